@@ -1,0 +1,1 @@
+"""Measurements of walstream against PostgreSQL's own programs, as paired ratios."""

@@ -1,0 +1,314 @@
+"""Tests for `walstream.wire.authentication`."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from base64 import b64encode
+
+from scramp import ScramMechanism
+from twisted.trial.unittest import SynchronousTestCase
+
+from walstream.errors import CommandError, ProtocolViolation
+from walstream.wire.authentication import PasswordExchange
+from walstream.wire.messages import AuthenticationCode
+
+SASL_MECHANISMS = b"SCRAM-SHA-256\0\0"
+SALT = bytes(range(16))
+
+
+class ScramServer:
+    """The server's side of SCRAM-SHA-256, computed here from RFC 5802 for raw password bytes."""
+
+    def __init__(self, password: bytes, iterations: int = 4096) -> None:
+        salted = hashlib.pbkdf2_hmac("sha256", password, SALT, iterations)
+        self.client_key = _hmac(salted, b"Client Key")
+        self.server_key = _hmac(salted, b"Server Key")
+        self.iterations = iterations
+        self.bare = b""
+        self.first = b""
+
+    def server_first(self, initial_response: bytes) -> bytes:
+        """Answer a SASLInitialResponse."""
+        prefix = b"SCRAM-SHA-256\0"
+        body = initial_response[5:]
+        assert body.startswith(prefix)
+        size = int.from_bytes(body[len(prefix) : len(prefix) + 4], "big")
+        message = body[len(prefix) + 4 :]
+        assert len(message) == size
+        assert message.startswith(b"n,,n=")
+        self.bare = message[3:]
+        nonce = self.bare.partition(b",r=")[2]
+        salt = b64encode(SALT)
+        self.first = b"r=%sSERVER,s=%s,i=%d" % (nonce, salt, self.iterations)
+        return self.first
+
+    def server_final(self, response: bytes) -> bytes:
+        """Check a SASLResponse's proof, and sign the exchange."""
+        without_proof, _, proof = response[5:].partition(b",p=")
+        assert without_proof.startswith(b"c=biws,r=")
+        message = b",".join((self.bare, self.first, without_proof))
+        signature = _hmac(hashlib.sha256(self.client_key).digest(), message)
+        expected = bytes(a ^ b for a, b in zip(self.client_key, signature, strict=True))
+        assert proof == b64encode(expected), "wrong proof"
+        return b"v=" + b64encode(_hmac(self.server_key, message))
+
+
+def _hmac(key: bytes, message: bytes) -> bytes:
+    return hmac.digest(key, message, "sha256")
+
+
+class PasswordTests(SynchronousTestCase):
+    """The methods that send the password, or a hash of it."""
+
+    def test_trust(self) -> None:
+        """A server that asks for nothing is answered by nothing, with or without a password."""
+        for password in (None, "secret"):
+            exchange = PasswordExchange("rep", password)
+            self.assertIsNone(exchange.respond(AuthenticationCode.OK, b""))
+
+    def test_cleartext(self) -> None:
+        """The password in UTF-8."""
+        self.assertEqual(
+            PasswordExchange("rep", "geheim\u00e9").respond(3, b""),
+            b"p\x00\x00\x00\x0dgeheim\xc3\xa9\x00",
+        )
+
+    def test_md5(self) -> None:
+        """The hash of the hash of password and user, and the salt."""
+        self.assertEqual(
+            PasswordExchange("alice", "secret").respond(5, b"\x01\x02\x03\x04"),
+            b"p\x00\x00\x00\x28md598a0412b9c31436fc53776e863350083\x00",
+        )
+
+    def test_md5_salt_has_four_bytes(self) -> None:
+        """Any other salt is a violation, and the password stays where it is."""
+        for salt in (b"", b"123", b"12345"):
+            exchange = PasswordExchange("alice", "secret")
+            self.assertRaises(ProtocolViolation, exchange.respond, 5, salt)
+
+    def test_missing_password(self) -> None:
+        """Whatever the method, the error says where a password can be given."""
+        for password in (None, ""):
+            for code, data in ((3, b""), (5, b"salt"), (10, SASL_MECHANISMS)):
+                exchange = PasswordExchange("rep", password)
+                error = self.assertRaises(CommandError, exchange.respond, code, data)
+                self.assertEqual(error.sqlstate, "28P01")
+                self.assertEqual(
+                    str(error),
+                    "the server asks for a password, and none is known: "
+                    "give one in the connection string, in PGPASSWORD or in a password file",
+                )
+
+    def test_password_is_given_once(self) -> None:
+        """A server that asks again, perhaps in a weaker form, is a violation."""
+        exchange = PasswordExchange("rep", "secret")
+        exchange.respond(10, SASL_MECHANISMS)
+        for code, data in ((3, b""), (5, b"salt"), (10, SASL_MECHANISMS)):
+            self.assertRaises(ProtocolViolation, exchange.respond, code, data)
+
+    def test_password_is_not_shown(self) -> None:
+        """Neither the exchange nor its attributes' texts have it."""
+        exchange = PasswordExchange("rep", "secret")
+        self.assertNotIn("secret", repr(exchange))
+
+
+class UnsupportedTests(SynchronousTestCase):
+    """Methods that walstream does not speak."""
+
+    def test_methods_are_named(self) -> None:
+        """The error names the method and what is supported instead."""
+        for code, name in (
+            (2, "Kerberos V5"),
+            (7, "GSSAPI"),
+            (8, "GSSAPI"),
+            (9, "SSPI"),
+            (99, "method number 99"),
+        ):
+            error = self.assertRaises(
+                CommandError, PasswordExchange("rep", "secret").respond, code, b""
+            )
+            self.assertEqual(error.sqlstate, "28000")
+            self.assertEqual(
+                str(error),
+                f"the server asks for authentication by {name}; "
+                "supported are trust, password, md5 and scram-sha-256 (see pg_hba.conf)",
+            )
+
+    def test_mechanisms_are_named(self) -> None:
+        """So are SASL mechanisms, if SCRAM-SHA-256 is not among them."""
+        for data, names in (
+            (b"OAUTHBEARER\0\0", "OAUTHBEARER"),
+            (b"SCRAM-SHA-256-PLUS\0OAUTHBEARER\0\0", "SCRAM-SHA-256-PLUS, OAUTHBEARER"),
+            (b"\0", "no mechanism at all"),
+        ):
+            error = self.assertRaises(
+                CommandError, PasswordExchange("rep", "secret").respond, 10, data
+            )
+            self.assertIn(f"authentication by SASL by {names}; supported are", str(error))
+
+    def test_list_of_mechanisms_must_end(self) -> None:
+        """A list that is cut is a violation."""
+        for data in (b"", b"SCRAM-SHA-256", b"SCRAM-SHA-256\0"):
+            exchange = PasswordExchange("rep", "secret")
+            self.assertRaises(ProtocolViolation, exchange.respond, 10, data)
+
+
+class ScramTests(SynchronousTestCase):
+    """SCRAM-SHA-256."""
+
+    def authenticate(self, exchange: PasswordExchange, server: ScramServer) -> None:
+        """A whole exchange, up to AuthenticationOk."""
+        first = exchange.respond(AuthenticationCode.SASL, SASL_MECHANISMS)
+        assert first is not None
+        proof = exchange.respond(AuthenticationCode.SASL_CONTINUE, server.server_first(first))
+        assert proof is not None
+        final = server.server_final(proof)
+        self.assertIsNone(exchange.respond(AuthenticationCode.SASL_FINAL, final))
+        self.assertIsNone(exchange.respond(AuthenticationCode.OK, b""))
+
+    def begun(self) -> PasswordExchange:
+        """An exchange whose first message is out; its nonce is ``NONCE``."""
+        exchange = PasswordExchange("rep", "secret", nonce="NONCE")
+        exchange.respond(AuthenticationCode.SASL, SASL_MECHANISMS)
+        return exchange
+
+    def test_exchange_of_rfc_7677(self) -> None:
+        """The example of the RFC's section 3, with the name that PostgreSQL ignores."""
+        exchange = PasswordExchange("user", "pencil", nonce="rOprNGfwEbeRWgbNEkqO")
+        self.assertEqual(
+            exchange.respond(10, SASL_MECHANISMS),
+            b"p\x00\x00\x00\x36SCRAM-SHA-256\x00\x00\x00\x00\x20n,,n=*,r=rOprNGfwEbeRWgbNEkqO",
+        )
+        response = exchange.respond(
+            11,
+            b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,"
+            b"s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096",
+        )
+        assert response is not None
+        self.assertTrue(
+            response[5:].startswith(
+                b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p="
+            )
+        )
+
+    def test_whole_exchange(self) -> None:
+        """The server accepts our proof and we its signature, for any kind of password."""
+        for password, prepared in (
+            ("secret", b"secret"),
+            ("p\u00e4ss", "p\u00e4ss".encode()),
+            ("I\u00adX", b"IX"),  # SASLprep takes the soft hyphen away
+            ("a\u00a0b", b"a b"),  # and makes a blank of a no-break space
+        ):
+            self.authenticate(PasswordExchange("rep", password), ScramServer(prepared))
+
+    def test_password_that_saslprep_refuses_is_used_as_it_is(self) -> None:
+        """As PostgreSQL does, on both sides."""
+        for password in ("bell\a", "a\u0627", "\udcff"):
+            raw = password.encode("utf-8", "surrogateescape")
+            self.authenticate(PasswordExchange("rep", password), ScramServer(raw))
+
+    def test_exchange_with_scramp_as_server(self) -> None:
+        """Another implementation of the server's side agrees."""
+        mechanism = ScramMechanism("SCRAM-SHA-256")
+        information = mechanism.make_auth_info("secret")
+        server = mechanism.make_server(lambda _user: information)
+        exchange = PasswordExchange("rep", "secret")
+        first = exchange.respond(10, SASL_MECHANISMS)
+        assert first is not None
+        server.set_client_first(first[5 + 14 + 4 :].decode())
+        proof = exchange.respond(11, server.get_server_first().encode())
+        assert proof is not None
+        server.set_client_final(proof[5:].decode())
+        self.assertIsNone(exchange.respond(12, server.get_server_final().encode()))
+
+    def test_nonces_differ(self) -> None:
+        """Two exchanges never begin alike."""
+        first, second = (
+            PasswordExchange("rep", "secret").respond(10, SASL_MECHANISMS) for _ in range(2)
+        )
+        self.assertNotEqual(first, second)
+
+    def test_scram_is_chosen_among_others(self) -> None:
+        """Channel binding needs TLS, so its mechanism is passed over."""
+        exchange = PasswordExchange("rep", "secret")
+        message = exchange.respond(10, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0OAUTHBEARER\0\0")
+        assert message is not None
+        self.assertEqual(message[5:23], b"SCRAM-SHA-256\x00\x00\x00\x00\x28")
+
+    def test_wrong_signature_is_a_violation(self) -> None:
+        """A server that knows no verifier of our password is not believed."""
+        exchange = PasswordExchange("rep", "secret")
+        server = ScramServer(b"secret")
+        first = exchange.respond(10, SASL_MECHANISMS)
+        assert first is not None
+        proof = exchange.respond(11, server.server_first(first))
+        assert proof is not None
+        server.server_key = bytes(32)
+        error = self.assertRaises(
+            ProtocolViolation, exchange.respond, 12, server.server_final(proof)
+        )
+        self.assertIn("The server signature doesn't match", str(error))
+        self.assertRaises(ProtocolViolation, exchange.respond, AuthenticationCode.OK, b"")
+
+    def test_skipped_signature_is_a_violation(self) -> None:
+        """AuthenticationOk before the server has proved itself is refused, at every step."""
+        exchange = self.begun()
+        self.assertRaises(ProtocolViolation, exchange.respond, AuthenticationCode.OK, b"")
+        exchange.respond(11, b"r=NONCE1,s=" + b64encode(SALT) + b",i=4096")
+        error = self.assertRaises(ProtocolViolation, exchange.respond, AuthenticationCode.OK, b"")
+        self.assertEqual(str(error), "the server did not prove that it knows the password")
+
+    def test_steps_out_of_order_are_violations(self) -> None:
+        """Nothing can be continued or ended that was not begun, and no step comes twice."""
+        for code in (AuthenticationCode.SASL_CONTINUE, AuthenticationCode.SASL_FINAL):
+            exchange = PasswordExchange("rep", "secret")
+            self.assertRaises(ProtocolViolation, exchange.respond, code, b"v=")
+        self.assertRaises(ProtocolViolation, self.begun().respond, 12, b"v=AAAA")
+        exchange = self.begun()
+        server_first = b"r=NONCE1,s=" + b64encode(SALT) + b",i=4096"
+        exchange.respond(11, server_first)
+        self.assertRaises(ProtocolViolation, exchange.respond, 11, server_first)
+
+    def test_iterations_are_bounded(self) -> None:
+        """Neither a second of work nor a password made cheap to guess can be asked for."""
+        for asked, shown in (
+            (b"1000001", "1000001"),
+            (b"4095", "4095"),
+            (b"1", "1"),
+            (b"9" * 4000, "999999999"),
+        ):
+            server_first = b"r=NONCE1,s=" + b64encode(SALT) + b",i=" + asked
+            error = self.assertRaises(ProtocolViolation, self.begun().respond, 11, server_first)
+            self.assertEqual(
+                str(error),
+                f"the server asks for {shown} SCRAM iterations; 4096 to 1000000 are accepted "
+                "(its scram_iterations when the password was set)",
+            )
+
+    def test_messages_are_bounded(self) -> None:
+        """No authentication message is longer than 64 KiB."""
+        for code in (10, 11, 12):
+            error = self.assertRaises(
+                ProtocolViolation, self.begun().respond, code, bytes(64 * 1024 + 1)
+            )
+            self.assertEqual(str(error), "authentication message of 65537 bytes is too long")
+
+    def test_malformed_messages_are_violations(self) -> None:
+        """Everything that a server can get wrong in its first message."""
+        salt = b64encode(SALT)
+        for server_first in (
+            b"",
+            b"\xff\xfe",
+            b"r=NONCE1",
+            b"r=OTHER1,s=" + salt + b",i=4096",
+            b"r=NONCE,s=" + salt + b",i=4096",
+            b"r=NONCE1,s=!,i=4096",
+            b"r=NONCE1,s=" + salt + b",i=x",
+            b"r=NONCE1,s=" + salt + b",i=04096",
+            b"r=NONCE1,s=" + salt + b",i=4096,i=4096",
+            b"e=other-error",
+            b"e=unheard-of",
+        ):
+            error = self.assertRaises(ProtocolViolation, self.begun().respond, 11, server_first)
+            self.assertNotIn("secret", str(error))

@@ -1,0 +1,128 @@
+"""The system calls that an archive makes, as one object, so that a test can make each of them fail.
+
+Knows no names and no formats. Every method raises OSError as the call does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from walstream.archive.native import start_writeback
+
+__all__ = ["FileSystem"]
+
+_ZEROS = bytes(1 << 20)
+
+
+class FileSystem:
+    """The file system as it is. Files are made for their owner only, as PostgreSQL does."""
+
+    def open(self, path: str, flags: int) -> int:
+        """A new file descriptor."""
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+    def close(self, fd: int) -> None:
+        """Close a file descriptor."""
+        os.close(fd)
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        """Read at a place; fewer bytes only at the end of the file, or for very large sizes."""
+        return os.pread(fd, size, offset)
+
+    def pwrite(self, fd: int, data: memoryview | bytes, offset: int) -> int:
+        """Write at a place; returns how much was written, which may be less than was given."""
+        return os.pwrite(fd, data, offset)
+
+    def size_of(self, fd: int) -> int:
+        """The size of an open file."""
+        return os.fstat(fd).st_size
+
+    def find_size(self, path: str) -> int | None:
+        """The size of a file, None if there is none."""
+        try:
+            return os.stat(path).st_size
+        except FileNotFoundError:
+            return None
+
+    def set_size(self, fd: int, size: int) -> None:
+        """Give a file its size, with disk space for all of it; what it holds up to there stays."""
+        if self.size_of(fd) > size:
+            os.ftruncate(fd, size)
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            self._append_zeros(fd, size)
+
+    def fsync(self, fd: int) -> None:
+        """Make a file durable, data and all."""
+        os.fsync(fd)
+
+    def fdatasync(self, fd: int) -> None:
+        """Make a file's data durable, and of the rest what is needed to read it again."""
+        os.fdatasync(fd)
+
+    def fsync_directory(self, path: str) -> None:
+        """Make the entries of a directory durable."""
+        fd = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self.fsync(fd)
+        finally:
+            self.close(fd)
+
+    def start_writeback(self, fd: int, offset: int, length: int) -> None:
+        """See `walstream.archive.native.start_writeback`."""
+        start_writeback(fd, offset, length)
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename a file; one that has the new name already is replaced."""
+        os.rename(old, new)
+
+    def unlink(self, path: str) -> None:
+        """Remove a file; there may be none."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory; it may be there already."""
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass
+
+    def names(self, path: str) -> list[str]:
+        """The names in a directory, in no order."""
+        return os.listdir(path)
+
+    def read(self, path: str, limit: int = -1) -> bytes:
+        """The contents of a small file, or its first *limit* bytes."""
+        with open(path, "rb") as file:
+            return file.read(limit)
+
+    def store(self, temporary: str, path: str, content: bytes) -> None:
+        """Make *content* the contents of the file at *path*, durably, and all of it or nothing."""
+        fd = self.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            self.write_all(fd, content, 0)
+            self.fsync(fd)
+        finally:
+            self.close(fd)
+        self.rename(temporary, path)
+        self.fsync_directory(os.path.dirname(path))
+
+    def write_all(self, fd: int, data: memoryview | bytes, offset: int) -> None:
+        """Write all of *data* at a place."""
+        view = memoryview(data)
+        while view:
+            written = self.pwrite(fd, view, offset)
+            view = view[written:]
+            offset += written
+
+    def _append_zeros(self, fd: int, size: int) -> None:
+        offset = self.size_of(fd)
+        while offset < size:
+            offset += self.pwrite(fd, _ZEROS[: size - offset], offset)

@@ -1,0 +1,50 @@
+"""The lock by which one process at a time writes an archive."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import Self
+
+from walstream.archive.paths import ArchivePaths
+from walstream.errors import ArchiveError
+
+__all__ = ["ArchiveLock"]
+
+
+class ArchiveLock:
+    """An exclusive lock on ``.walstream/lock``, which names the process that has it.
+
+    It is the kernel's, so it ends with the process, however that ends. The file stays: to remove
+    it would be to take it away from under a process that waits at its door.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @classmethod
+    def acquire(cls, paths: ArchivePaths) -> Self:
+        """Take the lock.
+
+        :raises ArchiveError: naming the process that has it.
+        """
+        fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        except BlockingIOError:
+            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(fd)
+            raise ArchiveError(
+                f"archive {paths.root} is being written by process {holder}: stop that process, "
+                "or choose another directory"
+            ) from None
+        except OSError:
+            os.close(fd)
+            raise
+        return cls(fd)
+
+    def release(self) -> None:
+        """Let go of the lock."""
+        os.close(self._fd)

@@ -1,0 +1,72 @@
+"""Where things are in an archive directory, and which names in it are of what kind.
+
+The layout is pg_receivewal's; walstream's own files are in a hidden directory of their own, where
+neither PostgreSQL's tools nor a ``restore_command`` comes across them. Knows names only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from os.path import join
+
+__all__ = ["ArchivePaths", "foreign_names", "rank_segments"]
+
+_SEGMENT = re.compile(r"[0-9A-F]{24}(\.(gz|lz4|zst))?(\.partial)?")
+_COMPANION = re.compile(
+    r"\..*|lost\+found|[0-9A-F]{8}\.history(\.tmp)?|[0-9A-F]{24}\.[0-9A-F]{8}\.backup"
+)
+
+
+class ArchivePaths:
+    """The paths of an archive's files.
+
+    :ivar root: the archive directory.
+    :ivar own: walstream's directory in it.
+    :ivar lock: locked by the process that writes the archive.
+    :ivar identity: whose WAL is held.
+    :ivar end: how far it is durable.
+    :ivar spare: the file of the next segment, made ahead.
+    :ivar fresh: the file of a segment, while it is being made in a hurry.
+    :ivar rewrite: a segment that is received again, because its ``.partial`` is not trusted.
+    :ivar incoming: a small file before it gets its name.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.own = join(root, ".walstream")
+        self.lock = join(self.own, "lock")
+        self.identity = join(self.own, "identity.json")
+        self.end = join(self.own, "end")
+        self.spare = join(self.own, "spare")
+        self.fresh = join(self.own, "fresh")
+        self.rewrite = join(self.own, "rewrite")
+        self.incoming = join(self.own, "incoming")
+
+    def of(self, name: str) -> str:
+        """The path of a file that other programs know."""
+        return join(self.root, name)
+
+    def partial(self, name: str) -> str:
+        """The path of the segment *name* while it is incomplete."""
+        return join(self.root, name + ".partial")
+
+
+def rank_segments(names: Iterable[str]) -> list[str]:
+    """The names of segment files, newest first, by pg_receivewal's rule.
+
+    The highest number is the newest; of the same, the higher timeline; of the same, the complete
+    one. Equally long hex digits sort as the numbers do, so the segment size need not be known.
+    """
+    return sorted(filter(_SEGMENT.fullmatch, names), key=_rank, reverse=True)
+
+
+def _rank(name: str) -> tuple[str, str, bool]:
+    return name[8:24], name[:8], not name.endswith(".partial")
+
+
+def foreign_names(names: Iterable[str]) -> list[str]:
+    """The names that neither pg_receivewal nor an ``archive_command`` puts into an archive."""
+    return sorted(
+        name for name in names if not (_SEGMENT.fullmatch(name) or _COMPANION.fullmatch(name))
+    )

@@ -1,0 +1,151 @@
+"""Where the segment files come from that a stream fills.
+
+A new one is made ahead, in the lane, and only renamed when it is needed: to allocate a segment
+takes longer than to receive a small one. One that exists is continued in place, unless a write or
+a sync of it has failed: what the kernel still knows of its pages then is not to be trusted, so it
+is received again into another file, which takes its place once it holds as much.
+"""
+
+from __future__ import annotations
+
+import os
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+
+from walstream.archive.filesystem import FileSystem
+from walstream.archive.lane import Lane
+from walstream.archive.paths import ArchivePaths
+from walstream.archive.segment import OpenSegment
+from walstream.formats.segments import SegmentSize
+
+__all__ = ["SegmentSupply"]
+
+
+class SegmentSupply:
+    """Opens and makes the segment files of one archive.
+
+    :ivar suspect: the timeline whose ``.partial`` files are not trusted any more, or None.
+    """
+
+    def __init__(
+        self, files: FileSystem, paths: ArchivePaths, size: SegmentSize, lane: Lane
+    ) -> None:
+        self.suspect: int | None = None
+        self._files = files
+        self._paths = paths
+        self._size = size
+        self._lane = lane
+        self._spare: int | None = None
+        self._making: Deferred[None] | None = None
+
+    def prepare(self, timeline: int, start: int, held: int) -> Deferred[OpenSegment | None]:
+        """Open the first segment of a stream, of which the bytes up to *held* are durable.
+
+        None if there is no file of it yet; there is a spare one then.
+
+        :raises OSError: (in the Deferred) if there is no place for it.
+        """
+        return Deferred.fromCoroutine(self._prepare(timeline, start, held))
+
+    def take(self, timeline: int, number: int) -> OpenSegment:
+        """The file of the next segment; a spare one, if there is none of it yet.
+
+        :raises OSError: if there is no place for it.
+        """
+        start = self._size.start(number)
+        return self._open(timeline, start, start) or self._new(timeline, start)
+
+    def close(self) -> Deferred[None]:
+        """Give up the spare file."""
+        return Deferred.fromCoroutine(self._close())
+
+    # The first segment of a stream.
+
+    async def _prepare(self, timeline: int, start: int, held: int) -> OpenSegment | None:
+        segment = await self._lane.run(lambda: self._first(timeline, start, held))
+        if segment is None:
+            await self._replenish()
+            if self._spare is None:
+                # The job that failed may have been an earlier one's; this one tells why.
+                await self._replenish()
+        return segment
+
+    def _first(self, timeline: int, start: int, held: int) -> OpenSegment | None:
+        if self.suspect != timeline:
+            return self._open(timeline, start, held)
+        self._discard_suspects(timeline, self._name(timeline, start) if held > start else "")
+        if held > start:
+            return self._open_replacement(timeline, start, held)
+        self.suspect = None
+        return self._open(timeline, start, held)
+
+    def _discard_suspects(self, timeline: int, but: str) -> None:
+        """Remove the timeline's .partial files; they hold nothing that was reported as durable."""
+        beginning = f"{timeline:08X}"
+        for name in self._files.names(self._paths.root):
+            if name.startswith(beginning) and name.endswith(".partial") and name != f"{but}.partial":
+                self._files.unlink(self._paths.of(name))
+
+    def _open_replacement(self, timeline: int, start: int, held: int) -> OpenSegment | None:
+        name = self._name(timeline, start)
+        try:
+            old = self._files.open(self._paths.partial(name), os.O_RDONLY)
+        except FileNotFoundError:
+            return self._open(timeline, start, held)
+        try:
+            fd = self._make(self._paths.rewrite)
+        except OSError:
+            self._files.close(old)
+            raise
+        segment = self._segment(timeline, start, fd)
+        segment.holds(held)
+        segment.replaces(old, self._paths.rewrite)
+        return segment
+
+    # Any segment.
+
+    def _open(self, timeline: int, start: int, held: int) -> OpenSegment | None:
+        name = self._name(timeline, start)
+        if self._files.find_size(self._paths.of(name)) == self._size:
+            segment = self._segment(
+                timeline, start, self._files.open(self._paths.of(name), os.O_RDONLY)
+            )
+            segment.is_finished()
+            return segment
+        try:
+            fd = self._files.open(self._paths.partial(name), os.O_RDWR)
+        except FileNotFoundError:
+            return None
+        try:
+            if self._files.size_of(fd) != self._size:
+                self._files.set_size(fd, self._size)
+        except OSError:
+            self._files.close(fd)
+            raise
+        segment = self._segment(timeline, start, fd)
+        segment.holds(held)
+        return segment
+
+    def _new(self, timeline: int, start: int) -> OpenSegment:
+        fd, self._spare = self._spare, None
+        path = self._paths.spare
+        if fd is None:
+            path = self._paths.fresh
+            fd = self._make(path)
+        self._files.rename(path, self._paths.partial(self._name(timeline, start)))
+        if self._making is None:
+            self._replenish().addErrback(_leave_to_the_next)
+        return self._segment(timeline, start, fd)
+
+    def _segment(self, timeline: int, start: int, fd: int) -> OpenSegment:
+        name = self._name(timeline, start)
+        return OpenSegment(self._files, self._paths, name, start, self._size, fd)
+
+    def _name(self, timeline: int, start: int) -> str:
+        return self._size.name(timeline, self._size.number(start))
+
+    # The spare file.
+
+    def _replenish(self) -> Deferred[None]:
+        ...

@@ -1,0 +1,205 @@
+"""What an archive directory holds, and where a stream would go on: pg_receivewal's rules, and ours.
+
+Everything here reads the directory, so it belongs into a lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from walstream.archive.end_mark import read_end_mark
+from walstream.archive.filesystem import FileSystem
+from walstream.archive.identity import adopt_segments, check_newest, load_identity
+from walstream.archive.paths import ArchivePaths, rank_segments
+from walstream.errors import ArchiveError, FormatError
+from walstream.formats.lsn import LSN
+from walstream.formats.segments import (
+    SegmentFile,
+    SegmentSize,
+    history_file_name,
+    parse_history_file_name,
+    parse_segment_file,
+)
+from walstream.formats.timelines import TimelineHistory
+from walstream.interfaces import SystemIdentity, WALPosition
+
+__all__ = ["Survey", "is_held", "read_history", "survey"]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What was found.
+
+    :ivar identity: whose WAL it is; None if there is none.
+    :ivar is_adopted: whether *identity* comes from the segments, for want of a file that says it.
+    :ivar durable: the durable end on the timeline that a stream goes on with.
+    :ivar end: up to where WAL may be served; may be on an older timeline than *durable*.
+    :ivar history: the history of the timeline of *end*.
+    :ivar histories: the timelines whose history files are held.
+    :ivar newest_finished: the name of the newest finished segment.
+    :ivar skipped: segment files that have a wrong size, or a name that is none at this size.
+    """
+
+    identity: SystemIdentity | None = None
+    is_adopted: bool = False
+    durable: WALPosition | None = None
+    end: WALPosition | None = None
+    history: TimelineHistory | None = None
+    histories: frozenset[int] = frozenset()
+    newest_finished: str | None = None
+    skipped: tuple[str, ...] = ()
+
+
+def survey(files: FileSystem, paths: ArchivePaths) -> Survey:
+    """Look at an archive directory. Changes nothing.
+
+    :raises ArchiveError: if it cannot be one archive.
+    :raises OSError: if it cannot be read.
+    """
+    names = files.names(paths.root)
+    ranked = rank_segments(names)
+    histories = frozenset(filter(None, map(parse_history_file_name, names)))
+    identity = load_identity(files, paths)
+    is_adopted = identity is None
+    if identity is None:
+        identity = adopt_segments(files, paths, ranked)
+    else:
+        check_newest(files, paths, ranked, identity)
+    if identity is None:
+        return Survey(histories=histories)
+    look = _Look(files, paths, identity.segment_size, ranked)
+    durable, end, finished = look.ends(read_end_mark(files, paths))
+    history = None
+    if end is not None:
+        history = read_history(files, paths, end.timeline)
+        end = look.clamp(end, durable)
+    return Survey(
+        identity=identity,
+        is_adopted=is_adopted,
+        durable=durable,
+        end=end,
+        history=history,
+        histories=histories,
+        newest_finished=finished and identity.segment_size.name(finished.timeline, finished.number),
+        skipped=tuple(look.skipped),
+    )
+
+
+def is_held(files: FileSystem, paths: ArchivePaths, size: SegmentSize, end: WALPosition) -> bool:
+    """Whether an end mark agrees with the files: its last byte must be in one that is there."""
+    name = size.name(end.timeline, size.number(end.lsn - 1))
+    compressed = any(
+        files.find_size(f"{paths.of(name)}.{suffix}") for suffix in ("gz", "lz4", "zst")
+    )
+    if compressed or files.find_size(paths.of(name)) == size:
+        return True
+    # At a segment's end the file had its final name before the mark was written.
+    return size.offset(end.lsn) != 0 and files.find_size(paths.partial(name)) == size
+
+
+def read_history(files: FileSystem, paths: ArchivePaths, timeline: int) -> TimelineHistory | None:
+    """The history of a timeline; None if its file is not held.
+
+    :raises ArchiveError: if the file is damaged.
+    """
+    if timeline == 1:
+        return TimelineHistory(1, ())
+    path = paths.of(history_file_name(timeline))
+    try:
+        return TimelineHistory.parse(timeline, files.read(path))
+    except FileNotFoundError:
+        return None
+    except FormatError as error:
+        raise ArchiveError(f"{path} is damaged: {error}") from error
+
+
+class _Look:
+    """One look at the segment files of an archive whose segment size is known."""
+
+    def __init__(
+        self, files: FileSystem, paths: ArchivePaths, size: SegmentSize, ranked: Sequence[str]
+    ) -> None:
+        self._files = files
+        self._paths = paths
+        self._size = size
+        self._ranked = ranked
+        self.skipped: dict[str, None] = {}
+
+    def ends(
+        self, mark: WALPosition | None
+    ) -> tuple[WALPosition | None, WALPosition | None, SegmentFile | None]:
+        """The durable end where a stream goes on, the end to serve, the newest finished segment."""
+        newest = next(self._segments(), None)
+        if newest is None:
+            return None, None, None
+        if mark is not None and not is_held(self._files, self._paths, self._size, mark):
+            mark = None
+        finished = next((segment for segment in self._segments() if not segment.partial), None)
+        durable = self._durable(newest, mark)
+        return durable, self._served(finished, mark) or durable, finished
+
+    def clamp(self, end: WALPosition, durable: WALPosition | None) -> WALPosition:
+        """Take back what *end* has beyond the point where the stream's timeline left its own.
+
+        Another program may have put a finished segment there whose second half nobody followed.
+        """
+        if durable is None or durable.timeline <= end.timeline:
+            return end
+        history = read_history(self._files, self._paths, durable.timeline)
+        if history is None or end.timeline not in history:
+            return end
+        switch_point = history.switch_point(end.timeline)
+        return WALPosition(end.timeline, min(end.lsn, switch_point or end.lsn))
+
+    def _segments(self) -> Iterator[SegmentFile]:
+        """The segments that count, newest first. PostgreSQL never has WAL in number 0."""
+        for name in self._ranked:
+            segment = parse_segment_file(name, self._size)
+            if segment is None or not self._has_right_size(name, segment):
+                self.skipped[name] = None
+            elif segment.number:
+                yield segment
+
+    def _has_right_size(self, name: str, segment: SegmentFile) -> bool:
+        # A .partial of another size is put right before it is continued.
+        if segment.partial or segment.compression is not None:
+            return True
+        return self._files.find_size(self._paths.of(name)) == self._size
+
+    def _durable(self, newest: SegmentFile, mark: WALPosition | None) -> WALPosition:
+        if not newest.partial:
+            return WALPosition(newest.timeline, self._size.start(newest.number + 1))
+        number = self._first_unfinished(newest)
+        start, end = self._size.start(number), self._size.start(number + 1)
+        if mark is not None and mark.timeline == newest.timeline and start <= mark.lsn < end:
+            return mark
+        return WALPosition(newest.timeline, start)
+
+    def _first_unfinished(self, newest: SegmentFile) -> int:
+        """The lowest of the unfinished segments that end in *newest*.
+
+        We go on to a few segments while the ones before are still being synced. If we are killed
+        then, they all are .partial, and the stream must go on at the first or leave a gap.
+        """
+        number = newest.number
+        for segment in self._segments():
+            if segment.number < number - 1:
+                break
+            if segment.timeline != newest.timeline:
+                continue
+            if not segment.partial:
+                break
+            number = segment.number
+        return number
+
+    def _served(self, finished: SegmentFile | None, mark: WALPosition | None) -> WALPosition | None:
+        if finished is None:
+            return mark
+        end = WALPosition(finished.timeline, self._size.start(finished.number + 1))
+        if mark is None or self._age(mark) < self._age(end):
+            return end
+        return mark
+
+    def _age(self, end: WALPosition) -> tuple[int, int, LSN]:
+        return self._size.number(end.lsn - 1), end.timeline, end.lsn

@@ -1,0 +1,177 @@
+"""Everything that walstream raises on purpose.
+
+The tree, by whose fault it is and what follows:
+
+``WalstreamError``
+    ``FormatError``          a text or a file without its format (an LSN, a history file, …)
+    ``ProtocolViolation``    the peer broke the protocol: the connection is closed
+    ``CommandError``         an error that the walsender shows to its client; the session goes on
+    ``ServerError``          an ErrorResponse that the upstream server sent us
+    ``Disconnected``         the connection to the upstream ended, or was given up
+    ``UpstreamRefused``      the upstream's WAL must not enter the archive
+        ``WrongSystem``          another system identifier or segment size
+        ``UpstreamBehind``       the upstream ends before the archive does
+        ``TimelineMismatch``     the upstream's timeline is not a continuation of the archive's
+    ``Discontinuity``        WAL that does not continue exactly where the sink ends
+    ``WALUnavailable``       a provider does not hold the WAL that was asked for
+    ``EndOfTimeline``        not a fault: a historic timeline ends here, and which comes next
+    ``SinkFailed``           a sink could not make WAL durable
+    ``ArchiveError``         an archive directory cannot be used as it is
+
+Each class keeps its data in attributes and composes its sentence for the operator itself.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArchiveError",
+    "CommandError",
+    "Disconnected",
+    "Discontinuity",
+    "EndOfTimeline",
+    "FormatError",
+    "ProtocolViolation",
+    "ServerError",
+    "SinkFailed",
+    "TimelineMismatch",
+    "UpstreamBehind",
+    "UpstreamRefused",
+    "WALUnavailable",
+    "WalstreamError",
+    "WrongSystem",
+]
+
+
+class WalstreamError(Exception):
+    """The root of all errors that walstream raises on purpose."""
+
+
+class FormatError(WalstreamError, ValueError):
+    """A text, a file or a header does not have the format that it should have."""
+
+
+class ProtocolViolation(WalstreamError):
+    """The peer sent something that the protocol does not allow at this point.
+
+    :ivar sqlstate: what an ErrorResponse about it carries; ``08P01`` unless told otherwise.
+    """
+
+    def __init__(self, message: str, *, sqlstate: str = "08P01") -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
+class CommandError(WalstreamError):
+    """An error that a walsender's client is shown as an ErrorResponse of severity ERROR."""
+
+    def __init__(
+        self, sqlstate: str, message: str, *, detail: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.message = message
+        self.detail = detail
+        self.hint = hint
+
+
+class ServerError(WalstreamError):
+    """The upstream answered with an ErrorResponse.
+
+    :ivar severity: ``ERROR``, ``FATAL`` or ``PANIC``; after the last two the connection is gone.
+    """
+
+    def __init__(
+        self,
+        severity: str,
+        sqlstate: str,
+        message: str,
+        *,
+        detail: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.severity = severity
+        self.sqlstate = sqlstate
+        self.message = message
+        self.detail = detail
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.severity}: {self.message} (SQLSTATE {self.sqlstate})"
+        if self.detail:
+            text += f"; detail: {self.detail}"
+        if self.hint:
+            text += f"; hint: {self.hint}"
+        return text
+
+
+class Disconnected(WalstreamError):
+    """The connection to the upstream ended, or was given up; the text says why."""
+
+
+class UpstreamRefused(WalstreamError):
+    """The upstream's WAL must not enter this archive; nothing of it was written."""
+
+
+class WrongSystem(UpstreamRefused):
+    """The upstream is another cluster, or has another segment size, than the archive's."""
+
+
+class UpstreamBehind(UpstreamRefused):
+    """The upstream's WAL ends before the archive's does."""
+
+
+class TimelineMismatch(UpstreamRefused):
+    """The upstream's timeline does not continue the archive's."""
+
+
+class Discontinuity(WalstreamError):
+    """WAL arrived that does not continue exactly where the sink ends.
+
+    :ivar expected: the byte position that should have come next.
+    :ivar received: the byte position that came.
+    """
+
+    def __init__(self, expected: int, received: int) -> None:
+        super().__init__(
+            f"WAL does not continue: expected position {_lsn(expected)}, received {_lsn(received)}"
+        )
+        self.expected = expected
+        self.received = received
+
+
+class WALUnavailable(WalstreamError):
+    """A provider does not hold the WAL that was asked for.
+
+    :ivar segment: the name of the segment file that is missing.
+    """
+
+    def __init__(self, segment: str) -> None:
+        super().__init__(f"requested WAL segment {segment} is not in the archive")
+        self.segment = segment
+
+
+class EndOfTimeline(WalstreamError):
+    """A historic timeline ends here.
+
+    :ivar next_timeline: the timeline that continues it in the provider's history.
+    :ivar switch_point: the first byte position that is no longer on the old timeline.
+    """
+
+    def __init__(self, next_timeline: int, switch_point: int) -> None:
+        super().__init__(f"timeline {next_timeline} continues at {_lsn(switch_point)}")
+        self.next_timeline = next_timeline
+        self.switch_point = switch_point
+
+
+class SinkFailed(WalstreamError):
+    """A sink could not take WAL or make it durable; what it had reported as durable stays so."""
+
+
+class ArchiveError(WalstreamError):
+    """An archive directory cannot be used as it is; the text says why, and the way out."""
+
+
+def _lsn(position: int) -> str:
+    # The text form of an LSN, spelled out here because errors are below the formats layer.
+    return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"

@@ -1,0 +1,250 @@
+"""The contracts between the parts: what a user implements to plug in a part of their own.
+
+A **provider** gives WAL and says where it ends; a **sink** takes WAL and says how far it is safe.
+The protocols know these interfaces and nothing of archives; archives know them and nothing of
+protocols. `walstream.testing.contracts` has the tests that an implementation must pass.
+
+Bytes of WAL travel without Deferreds, since there are gigabytes of them: a cursor is read and a
+sink is written to by plain calls, and waiting, which is rare, is what the Deferreds are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import Attribute, Interface
+
+from walstream.formats.lsn import LSN
+from walstream.formats.segments import SegmentSize
+from walstream.formats.timelines import TimelineHistory
+
+__all__ = [
+    "BackupHistoryFile",
+    "ISlotStore",
+    "IWALCursor",
+    "IWALProvider",
+    "IWALSink",
+    "Slot",
+    "SystemIdentity",
+    "WALPosition",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SystemIdentity:
+    """Which cluster WAL belongs to, and the two facts without which it cannot be read.
+
+    :ivar system_identifier: the cluster's 64-bit number (IDENTIFY_SYSTEM, ``systemid``).
+    :ivar segment_size: the cluster's ``wal_segment_size``.
+    :ivar server_version: as the server words it in ``server_version``, e.g. ``18.6``.
+    """
+
+    system_identifier: int
+    segment_size: SegmentSize
+    server_version: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class WALPosition:
+    """A byte position on a timeline."""
+
+    timeline: int
+    lsn: LSN
+
+
+@dataclass(frozen=True, slots=True)
+class BackupHistoryFile:
+    """A backup history file as it is: its name and its contents."""
+
+    name: str
+    content: bytes
+
+
+class IWALCursor(Interface):
+    """One reader's place in a provider's WAL, on one timeline."""
+
+    position: int = Attribute("The byte position that `read` gives next.")
+    available: int = Attribute(
+        "The byte position up to which the provider may give WAL at this moment; on a historic "
+        "timeline never past its switch point. Grows only."
+    )
+
+    def read(limit: int) -> memoryview:
+        """Give the WAL at `position`, as much as is at hand and at most *limit* bytes; advance.
+
+        Never waits: an empty view means "not now", and `ready` says when to ask again. The view
+        is read-only in spirit and stays valid until the cursor is closed. It ends before *limit*
+        only at `available` or at a boundary of the provider's own, such as a segment's end.
+        """
+
+    def rewind(position: int) -> None:
+        """Step back to *position*, which must lie inside what the last `read` gave."""
+
+    def ready() -> Deferred[None]:
+        """Wait until `read` would give at least a byte.
+
+        :raises EndOfTimeline: (in the Deferred) when this timeline ends at `position`.
+        :raises WALUnavailable: when the WAL at `position` is not, or no longer, held.
+
+        Cancel it to stop waiting. At most one may be outstanding. The Deferred may have fired
+        already when it is returned.
+        """
+
+    def close() -> None:
+        """Let go of everything. An outstanding `ready` is cancelled."""
+
+
+class IWALProvider(Interface):
+    """A source of one cluster's WAL, which any number of cursors read."""
+
+    identity: SystemIdentity | None = Attribute(
+        "Whose WAL this is; None for as long as the provider has none."
+    )
+
+    def end() -> WALPosition:
+        """The current timeline, and the byte position up to which WAL may be served on it.
+
+        Served WAL is durable WAL: the position never goes back on one timeline.
+        """
+
+    def history(timeline: int) -> Deferred[TimelineHistory]:
+        """The parsed history of *timeline*; that of timeline 1 is empty.
+
+        :raises WALUnavailable: (in the Deferred) naming ``0000000N.history`` when it is missing.
+        """
+
+    def history_file(timeline: int) -> Deferred[bytes]:
+        """The contents of ``0000000N.history``, byte by byte; errors as `history`."""
+
+    def backup_history(start: LSN) -> Deferred[BackupHistoryFile | None]:
+        """The backup history file of the base backup that started at *start*, if one is held."""
+
+    def open(timeline: int, start: LSN) -> Deferred[IWALCursor]:
+        """A cursor at *start* on *timeline*, which is the current one or in its history.
+
+        :raises WALUnavailable: (in the Deferred) when the segment of *start* is not held.
+        """
+
+
+class IWALSink(Interface):
+    """A place where one cluster's WAL goes, in order and without a gap.
+
+    Flow control is Twisted's: the receiver registers itself as the sink's push producer, and a
+    sink that has enough outstanding calls ``pauseProducing``, and ``resumeProducing`` when it can
+    take more. A sink that can take no more at all calls ``stopProducing``; `finish` then tells why.
+    """
+
+    identity: SystemIdentity | None = Attribute("Whose WAL is held; None while there is none.")
+    written: int = Attribute("The byte position up to which WAL of this stream was taken.")
+    flushed: int = Attribute(
+        "The byte position up to which everything is durable: data and directory entry. "
+        "0 while nothing is. Never goes back on one timeline."
+    )
+
+    def adopt(identity: SystemIdentity) -> Deferred[None]:
+        """Accept the WAL of this cluster from now on; called after each connect.
+
+        :raises WrongSystem: (in the Deferred) if other WAL is held; nothing has been changed.
+        """
+
+    def resume_position() -> WALPosition | None:
+        """Where a stream goes on: a segment's start. None if nothing is held yet."""
+
+    def durable_position() -> WALPosition | None:
+        """The exact durable end, which may lie inside a segment; None if nothing is held."""
+
+    def histories() -> Collection[int]:
+        """The timelines whose history files are held."""
+
+    def history(timeline: int) -> Deferred[TimelineHistory]:
+        """As `IWALProvider.history`."""
+
+    def store_history(timeline: int, content: bytes) -> Deferred[None]:
+        """Keep a timeline history file, durably and under its proper name."""
+
+    def store_backup_history(file: BackupHistoryFile) -> Deferred[None]:
+        """Keep a backup history file, durably."""
+
+    def begin(timeline: int, start: LSN) -> Deferred[None]:
+        """WAL follows from *start*, the start of a segment, on *timeline*.
+
+        :raises SinkFailed: (in the Deferred) when there is no place to put it.
+        """
+
+    def write(start: int, data: memoryview) -> None:
+        """Take *data*, whose first byte has position *start*. *data* is reused after the call.
+
+        :raises Discontinuity: if *start* is not where the stream stands; nothing was taken.
+        :raises SinkFailed: when it cannot be kept.
+        """
+
+    def flush() -> Deferred[LSN]:
+        """Make everything taken so far durable; fires with the new `flushed`.
+
+        Calls made while a flush is under way share the next one.
+
+        :raises SinkFailed: (in the Deferred) when it could not be made durable.
+        """
+
+    def finish() -> Deferred[None]:
+        """The stream ends here: make everything durable and close what is open.
+
+        :raises SinkFailed: (in the Deferred) when it could not be made durable.
+        """
+
+    def registerProducer(producer: IPushProducer, streaming: bool) -> None:
+        """As `twisted.internet.interfaces.IConsumer`; *streaming* is True."""
+
+    def unregisterProducer() -> None:
+        """As `twisted.internet.interfaces.IConsumer`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A physical replication slot.
+
+    :ivar restart: the oldest WAL that its user may still need; None before anything is reserved.
+    :ivar active_pid: the number of the session that uses it now, as in BackendKeyData; or None.
+    """
+
+    name: str
+    temporary: bool
+    restart: WALPosition | None
+    active_pid: int | None
+
+
+class ISlotStore(Interface):
+    """Physical replication slots: named reservations of WAL, each used by one session at a time.
+
+    Every method raises `CommandError` with PostgreSQL's SQLSTATE and words where PostgreSQL does,
+    in the Deferred where it returns one.
+    """
+
+    def create(
+        name: str, pid: int, *, temporary: bool, restart: WALPosition | None
+    ) -> Deferred[Slot]:
+        """Make a slot; 42602 for a bad name, 42710 if it exists, 53400 when all are in use."""
+
+    def read(name: str) -> Slot | None:
+        """The slot of that name, if there is one."""
+
+    def slots() -> Collection[Slot]:
+        """All of them."""
+
+    def acquire(name: str, pid: int) -> Slot:
+        """Use a slot in session *pid*; 42704 if it does not exist, 55006 if another uses it."""
+
+    def advance(name: str, restart: WALPosition) -> None:
+        """Its user has everything before *restart*. Made durable soon, not at once."""
+
+    def release(name: str, pid: int) -> None:
+        """Session *pid* no longer uses the slot."""
+
+    def drop(name: str, *, wait: bool) -> Deferred[None]:
+        """Remove a slot; 42704 if it does not exist; in use: 55006, or wait until it is free."""
+
+    def end_session(pid: int) -> None:
+        """Release and drop whatever session *pid* has: slots in use, and temporary ones."""

@@ -1,0 +1,1 @@
+"""The two roles: `WALSender` and `WALReceiver`, state machines over the wire layer."""

@@ -1,0 +1,207 @@
+"""A client of a walsender: logs in, asks, and is answered. What a receiver is built on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from walstream.errors import Disconnected, ServerError, WalstreamError
+from walstream.protocols.login import Login
+from walstream.protocols.phases import RECEIVER_TRANSITIONS, ReceiverPhase, after
+from walstream.protocols.questions import Answer
+from walstream.wire import messages
+from walstream.wire.authentication import PasswordExchange
+from walstream.wire.frames import Frame, FrameReader, backend_limit
+from walstream.wire.startup import startup_message
+
+__all__ = ["ReplicationClient"]
+
+
+class ReplicationClient(Protocol):
+    """Logs in to a server in replication mode and asks it one query at a time.
+
+    :ivar phase: see `ReceiverPhase`.
+    :ivar parameters: the server's ParameterStatus values, by name.
+    """
+
+    _log = Logger()
+
+    def __init__(self, login: Login) -> None:
+        self.phase = ReceiverPhase.AUTHENTICATING
+        self.parameters: dict[str, str] = {}
+        self._login = login
+        self._exchange = PasswordExchange(login.user, login.password)
+        self._reader = FrameReader(backend_limit)
+        self._answer = Answer()
+        self._error: ServerError | None = None
+        self._answered: Deferred[Answer] | None = None
+        self._login_waiters: list[Deferred[Mapping[str, str]]] = []
+        self._lost: WalstreamError | None = None
+
+    # What a subclass and a service ask for.
+
+    def logged_in(self) -> Deferred[Mapping[str, str]]:
+        """Wait until the server lets us in; fires with its parameters.
+
+        :raises ServerError: (in the Deferred) when it does not.
+        """
+        if self._lost is not None:
+            return fail(self._lost)
+        if self.phase is not ReceiverPhase.AUTHENTICATING:
+            return succeed(self.parameters)
+        waiter: Deferred[Mapping[str, str]] = Deferred(self._login_waiters.remove)
+        self._login_waiters.append(waiter)
+        return waiter
+
+    def query(self, text: str) -> Deferred[Answer]:
+        """Ask one simple query; nothing else may be outstanding.
+
+        :raises ServerError: (in the Deferred) when the answer is an ErrorResponse.
+        :raises Disconnected: (in the Deferred) when the connection ends first.
+        """
+        if self._lost is not None:
+            return fail(self._lost)
+        if self.phase is not ReceiverPhase.READY:
+            raise RuntimeError(f"query while {self.phase.value}")
+        self.phase = ReceiverPhase.QUERYING
+        self.send(messages.query(text))
+        return self.expect_answer()
+
+    def send(self, data: bytes) -> None:
+        """Write to the server."""
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def close(self, reason: WalstreamError) -> None:
+        """End the connection in order: Terminate, then close. Whoever waits learns *reason*."""
+        if self.phase is ReceiverPhase.CLOSED:
+            return
+        self.phase = ReceiverPhase.CLOSED
+        self.send(messages.terminate())
+        if self.transport is not None:
+            self.transport.loseConnection()
+        self._lose(reason)
+
+    def abort(self, reason: WalstreamError) -> None:
+        """End the connection at once, whatever is outstanding."""
+        self.phase = ReceiverPhase.CLOSED
+        transport: Any = self.transport  # ITransport does not say that it can be aborted
+        if transport is not None:
+            transport.abortConnection()
+        self._lose(reason)
+
+    # What Twisted calls.
+
+    def connectionMade(self) -> None:
+        """Send the startup packet: TLS is not asked for."""
+        transport: Any = self.transport
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
+            transport.setTcpKeepAlive(True)
+        self.send(startup_message(self._login.startup_parameters()))
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what the server sent; a violation of the protocol ends the connection."""
+        self.receive(memoryview(data))
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """The connection is gone: whoever waits learns it."""
+        self.phase = ReceiverPhase.CLOSED
+        text = "the server closed the connection"
+        if reason is not None and not reason.check(ConnectionResetError):
+            text = reason.getErrorMessage().rstrip(".")
+        self._lose(self._error or Disconnected(text))
+
+    # Taking messages.
+
+    def receive(self, data: memoryview) -> None:
+        """As `dataReceived`, from any buffer."""
+        try:
+            self._reader.feed(data)
+            self.take_frames()
+        except WalstreamError as error:
+            self.abort(error)
+
+    def take_frames(self) -> None:
+        """Handle the whole messages that have arrived, while they are ours to handle."""
+        while self.reads_frames() and (frame := self._reader.next()) is not None:
+            self.handle(frame)
+
+    def reads_frames(self) -> bool:
+        """Whether messages are to be handled one by one; a stream has its own reader."""
+        return self.phase is not ReceiverPhase.CLOSED
+
+    def handle(self, frame: Frame) -> None:
+        """Handle one message.
+
+        :raises ProtocolViolation: if it is not allowed now.
+        """
+        self.phase = after(RECEIVER_TRANSITIONS, self.phase, frame.kind)
+        match chr(frame.kind):
+            case "R":
+                self._authenticate(frame.body)
+            case "S":
+                name, value = messages.parse_parameter_status(frame.body)
+                self.parameters[name] = value
+            case "N":
+                notice = messages.parse_error(frame.body)
+                self._log.info("upstream says: {notice}", notice=str(notice))
+            case "T":
+                self._answer.columns = messages.parse_row_description(frame.body)
+            case "D":
+                self._answer.rows.append(messages.parse_data_row(frame.body))
+            case "W" | "H":
+                self._answer.streams = True
+                self._complete()
+            case "E":
+                self._error = messages.parse_error(frame.body)
+                if self.phase is ReceiverPhase.CLOSED:
+                    raise self._error
+            case "Z":
+                self._complete()
+
+    def _authenticate(self, body: bytes) -> None:
+        code, data = messages.parse_authentication(body)
+        answer = self._exchange.respond(code, data)
+        if answer is not None:
+            self.send(answer)
+
+    def expect_answer(self) -> Deferred[Answer]:
+        """Wait for the next ReadyForQuery, or the next stream; fires with what came before it."""
+        self._answer, self._error = Answer(), None
+        self._answered = Deferred()
+        return self._answered
+
+    def _complete(self) -> None:
+        """ReadyForQuery, or a stream's beginning: whoever waits goes on."""
+        # Those who wait may ask the next question at once: that one has no answer yet.
+        answered, self._answered = self._answered, None
+        while self._login_waiters:
+            self._login_waiters.pop(0).callback(self.parameters)
+        if answered is not None:
+            if self._error is not None:
+                error, self._error = self._error, None
+                answered.errback(error)
+            else:
+                answered.callback(self._answer)
+
+    def _lose(self, reason: WalstreamError) -> None:
+        """Tell everyone who waits that the connection is over; the first reason counts."""
+        if self._lost is not None:
+            return
+        self._lost = reason
+        while self._login_waiters:
+            self._login_waiters.pop(0).errback(reason)
+        if self._answered is not None:
+            answered, self._answered = self._answered, None
+            answered.errback(reason)
+        self.connection_over(reason)
+
+    def connection_over(self, reason: WalstreamError) -> None:
+        """For subclasses: the connection has ended, because of *reason*."""

@@ -1,0 +1,172 @@
+"""One stream of a walsender: WAL out, status updates in, keepalives, and the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from twisted.internet.interfaces import IReactorTime, ITransport
+from twisted.python.failure import Failure
+
+from walstream.interfaces import IWALCursor
+from walstream.protocols.direct import DirectWriter
+from walstream.protocols.pump import WALPump
+from walstream.protocols.settings import SenderSettings
+from walstream.protocols.silence import SilenceWatch
+from walstream.wire.copydata import (
+    HotStandbyFeedback,
+    Keepalive,
+    StandbyStatus,
+    parse_standby_message,
+    pg_time,
+)
+from walstream.wire.messages import copy_data
+from walstream.wire.stream import WALPayload
+
+__all__ = ["OutgoingStream", "StandbyProgress", "StreamEvents"]
+
+
+@dataclass(slots=True)
+class StandbyProgress:
+    """What a client last reported: byte positions, 0 for what it did not report.
+
+    The positions are the client's word: they may go back, and lie beyond what was sent.
+
+    :ivar feedback: its last hot standby feedback.
+    """
+
+    write: int = 0
+    flush: int = 0
+    apply: int = 0
+    feedback: HotStandbyFeedback | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvents:
+    """Whom a stream tells what.
+
+    :ivar flushed: the client has made WAL durable up to this byte position.
+    :ivar over: the cursor ended, with this failure.
+    :ivar silent: the client gave no sign of life for the whole of ``wal_sender_timeout``.
+    :ivar acknowledged: asked to, the client has acknowledged everything there is.
+    """
+
+    flushed: Callable[[int], None]
+    over: Callable[[Failure], None]
+    silent: Callable[[], None]
+    acknowledged: Callable[[], None]
+
+
+class OutgoingStream:
+    """Streams a cursor's WAL to a client.
+
+    :param timeout: ``wal_sender_timeout`` in seconds; 0 for never.
+    """
+
+    def __init__(
+        self,
+        cursor: IWALCursor,
+        transport: ITransport,
+        direct: DirectWriter | None,
+        payload: WALPayload,
+        settings: SenderSettings,
+        timeout: float,
+        clock: IReactorTime,
+        events: StreamEvents,
+    ) -> None:
+        self.progress = StandbyProgress()
+        self.payload = payload
+        self._transport = transport
+        self._settings = settings
+        self._events = events
+        self._awaits_acknowledgement = False
+        self._output_full = False
+        self._keepalive_owed = False
+        self._pump = WALPump(
+            cursor, transport, direct, payload, settings.wall_clock, self._idle, events.over
+        )
+        # A client of 2009 sends nothing at all: its silence means nothing.
+        watched = timeout if payload is WALPayload.MODERN else 0.0
+        self._silence = SilenceWatch(clock, watched, self._ask_for_reply, events.silent)
+
+    @property
+    def sent(self) -> int:
+        """The byte position up to which WAL was given to the connection."""
+        return self._pump.sent
+
+    def start(self) -> None:
+        """Begin."""
+        self._silence.start()
+        self._pump.resumeProducing()
+
+    def stop(self) -> None:
+        """Send nothing more, and let go of the cursor."""
+        self._silence.stop()
+        self._pump.stopProducing()
+
+    def pause(self) -> None:
+        """The connection takes no more for the moment."""
+        self._output_full = True
+        self._pump.pauseProducing()
+
+    def resume(self) -> None:
+        """The connection takes more."""
+        self._output_full = False
+        if self._keepalive_owed:
+            self._keepalive_owed = False
+            self.keepalive()
+        self._pump.resumeProducing()
+
+    def await_acknowledgement(self) -> None:
+        """Send what there still is, then ask until the client has acknowledged all of it.
+
+        As PostgreSQL's walsenders do when the server shuts down (`WalSndDone`).
+        """
+        self._awaits_acknowledgement = True
+        if self._pump.caught_up:
+            self._check_acknowledgement()
+
+    def receive(self, payload: bytes) -> None:
+        """Take a CopyData payload of the client's.
+
+        :raises ProtocolViolation: for one that PostgreSQL would not take either.
+        """
+        self._silence.heard()
+        message = parse_standby_message(payload)
+        if isinstance(message, HotStandbyFeedback):
+            self.progress.feedback = message
+            return
+        self._take_status(message)
+
+    def keepalive(self, *, reply_requested: bool = False) -> None:
+        """Send a keepalive; while the connection takes nothing, at most one is owed."""
+        if self._output_full:
+            self._keepalive_owed = True
+            return
+        now = pg_time(self._settings.wall_clock())
+        self._transport.write(copy_data(Keepalive(self.sent, now, reply_requested).pack()))
+
+    def _take_status(self, status: StandbyStatus) -> None:
+        progress = self.progress
+        progress.write, progress.flush, progress.apply = status.write, status.flush, status.apply
+        if status.reply_requested:
+            self.keepalive()
+        if status.flush:
+            self._events.flushed(status.flush)
+        if self._awaits_acknowledgement and self._pump.caught_up:
+            self._check_acknowledgement()
+
+    def _check_acknowledgement(self) -> None:
+        # A client that does not report a flush position is taken by its write position.
+        if (self.progress.flush or self.progress.write) == self.sent:
+            self._awaits_acknowledgement = False
+            self._events.acknowledged()
+        else:
+            self.keepalive(reply_requested=True)
+
+    def _ask_for_reply(self) -> None:
+        self.keepalive(reply_requested=True)
+
+    def _idle(self) -> None:
+        if self._awaits_acknowledgement and self._pump.caught_up:
+            self._check_acknowledgement()

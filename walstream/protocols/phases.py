@@ -1,0 +1,146 @@
+"""The law of both roles: in which phase which message may arrive, and where it leads.
+
+All phases and all transitions caused by the peer's messages are in the two tables of this file,
+and nowhere else. A message that has no row is a protocol violation. A message of a peer that
+leads to work which takes time (a query, say) leads to the phase in which that work is done; the
+steps that a role takes of its own accord (it sends a query, it ends a stream) are listed under
+each table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import TypeVar
+
+from walstream.errors import ProtocolViolation
+
+__all__ = [
+    "RECEIVER_TRANSITIONS",
+    "SENDER_TRANSITIONS",
+    "ReceiverPhase",
+    "SenderPhase",
+    "after",
+]
+
+
+class ReceiverPhase(Enum):
+    """Where a walreceiver's conversation with its upstream stands."""
+
+    AUTHENTICATING = "the startup packet is out, ReadyForQuery has not come"
+    READY = "nothing is asked"
+    QUERYING = "a query is out, its ReadyForQuery has not come"
+    STREAMING = "WAL comes"
+    STOPPING = "our CopyDone is out, the server's has not come"
+    CLOSED = "the connection is gone, or is being closed"
+
+
+_R = ReceiverPhase
+
+RECEIVER_TRANSITIONS: Mapping[ReceiverPhase, Mapping[str, ReceiverPhase]] = {
+    _R.AUTHENTICATING: {
+        "R": _R.AUTHENTICATING,  # Authentication…
+        "S": _R.AUTHENTICATING,  # ParameterStatus
+        "K": _R.AUTHENTICATING,  # BackendKeyData
+        "v": _R.AUTHENTICATING,  # NegotiateProtocolVersion
+        "N": _R.AUTHENTICATING,  # NoticeResponse
+        "E": _R.CLOSED,  # ErrorResponse
+        "Z": _R.READY,  # ReadyForQuery
+    },
+    _R.READY: {"S": _R.READY, "N": _R.READY, "E": _R.CLOSED},
+    _R.QUERYING: {
+        "T": _R.QUERYING,  # RowDescription
+        "D": _R.QUERYING,  # DataRow
+        "C": _R.QUERYING,  # CommandComplete
+        "E": _R.QUERYING,
+        "S": _R.QUERYING,
+        "N": _R.QUERYING,
+        "W": _R.STREAMING,  # CopyBothResponse
+        "H": _R.STREAMING,  # CopyOutResponse: the stream of the 2009 design
+        "Z": _R.READY,
+    },
+    _R.STREAMING: {
+        "d": _R.STREAMING,  # CopyData
+        "S": _R.STREAMING,
+        "N": _R.STREAMING,
+        "c": _R.QUERYING,  # CopyDone: the timeline ended; a result set follows our CopyDone
+        "E": _R.QUERYING,  # the stream was broken off
+        "C": _R.CLOSED,  # the server shuts down
+    },
+    _R.STOPPING: {
+        "d": _R.STOPPING,
+        "S": _R.STOPPING,
+        "N": _R.STOPPING,
+        "c": _R.QUERYING,
+        "E": _R.QUERYING,
+        "C": _R.CLOSED,
+    },
+    _R.CLOSED: {},
+}
+# Of its own accord a receiver goes from READY to QUERYING (it sends a query), from STREAMING to
+# STOPPING (it sends CopyDone first), and from anywhere to CLOSED.
+
+
+class SenderPhase(Enum):
+    """Where a walsender's conversation with its client stands."""
+
+    STARTUP = "no startup packet has come"
+    READY = "a command may come"
+    ANSWERING = "a command is being answered"
+    STREAMING = "WAL goes out"
+    DRAINING = "our CopyDone is out, the client's has not come"
+    SHUTTING_DOWN = "everything was sent; the client's acknowledgement is awaited"
+    SKIPPING = "an extended query was refused; everything is ignored until Sync"
+    CLOSED = "the connection is gone, or is being closed"
+
+
+_S = SenderPhase
+
+SENDER_TRANSITIONS: Mapping[SenderPhase, Mapping[str, SenderPhase]] = {
+    _S.STARTUP: {},  # the startup packet has no type byte: `WALSender` goes to READY
+    _S.READY: {
+        "Q": _S.ANSWERING,  # Query
+        "X": _S.CLOSED,  # Terminate
+        # What a client may still be sending to a stream that was broken off is ignored.
+        "d": _S.READY,
+        "c": _S.READY,
+        "f": _S.READY,
+        "H": _S.READY,  # Flush
+        "S": _S.READY,  # Sync: answered by ReadyForQuery
+        # Extended queries and FunctionCall: refused, then skipped until Sync.
+        **dict.fromkeys("PBDECF", _S.SKIPPING),
+    },
+    _S.ANSWERING: {},  # nothing is read while a command is answered
+    _S.STREAMING: {
+        "d": _S.STREAMING,
+        "c": _S.ANSWERING,  # the client ends the stream
+        "X": _S.CLOSED,
+    },
+    _S.DRAINING: {"d": _S.DRAINING, "c": _S.ANSWERING, "X": _S.CLOSED},
+    _S.SHUTTING_DOWN: {"d": _S.SHUTTING_DOWN, "c": _S.CLOSED, "X": _S.CLOSED},
+    _S.SKIPPING: {
+        "S": _S.READY,
+        "X": _S.CLOSED,
+        **dict.fromkeys("QPBDECFHdcf", _S.SKIPPING),
+    },
+    _S.CLOSED: {},
+}
+# Of its own accord a sender goes from STARTUP to READY (the client was let in), from ANSWERING to
+# READY (the answer is complete) or STREAMING (it is a stream), from STREAMING to DRAINING (the
+# timeline ended), to READY (the stream broke off with an error) or to SHUTTING_DOWN (the service
+# stops), and from anywhere to CLOSED.
+
+_Phase = TypeVar("_Phase", bound=Enum)
+
+
+def after(transitions: Mapping[_Phase, Mapping[str, _Phase]], phase: _Phase, kind: int) -> _Phase:
+    """The phase to which a message of type *kind* leads.
+
+    :raises ProtocolViolation: if the table has no row for it.
+    """
+    following = transitions[phase].get(chr(kind))
+    if following is None:
+        raise ProtocolViolation(
+            f"message of type {chr(kind)!r} while {phase.value}: not allowed here"
+        )
+    return following

@@ -1,0 +1,159 @@
+"""From a cursor to a connection: the producer that a walsender registers while it streams.
+
+Flow control is Twisted's. The pump writes until the transport pauses it, and goes on when it is
+resumed; when the cursor has nothing, it waits for the cursor. What a client that stops reading
+costs is therefore a constant: the transport's buffer (64 KiB and one message) or, on the direct
+way, the socket's send buffer and one batch of views of memory that all clients share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IPushProducer, ITransport
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from walstream.formats.pages import PAGE_SIZE
+from walstream.interfaces import IWALCursor
+from walstream.protocols.direct import DirectWriter
+from walstream.wire.copydata import pg_time
+from walstream.wire.stream import WALPayload, wal_message_head
+
+__all__ = ["WALPump"]
+
+# WAL in one message at most (MAX_SEND_SIZE in PostgreSQL's walsender.c: 16 blocks).
+MESSAGE_SIZE = 16 * PAGE_SIZE
+# Messages in one system call. Measured: eight give nearly all of what batching can gain.
+BATCH = 8
+# What one client may send before the others have their turn.
+QUANTUM = 4 << 20
+
+
+@implementer(IPushProducer)
+class WALPump:
+    """Moves WAL from a cursor to a transport.
+
+    :param wall_clock: the time of day in Unix seconds, which goes into the messages.
+    :param idle: called whenever the cursor has nothing more to give for the moment.
+    :param over: called once with the failure that ended the cursor: EndOfTimeline,
+        WALUnavailable, or a fault of the provider's.
+    """
+
+    def __init__(
+        self,
+        cursor: IWALCursor,
+        transport: ITransport,
+        direct: DirectWriter | None,
+        payload: WALPayload,
+        wall_clock: Callable[[], float],
+        idle: Callable[[], None],
+        over: Callable[[Failure], None],
+    ) -> None:
+        self._cursor = cursor
+        self._transport = transport
+        self._direct = direct
+        self._payload = payload
+        self._wall_clock = wall_clock
+        self._idle = idle
+        self._over = over
+        self._batch_limit = BATCH if direct is not None else 1
+        self._paused = False
+        self._stopped = False
+        self._running = False
+        self._waiting = False
+
+    @property
+    def sent(self) -> int:
+        """The byte position up to which WAL was given to the connection."""
+        return self._cursor.position
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything that may be sent was."""
+        return self._cursor.position >= self._cursor.available
+
+    def resumeProducing(self) -> None:
+        """Send until told to pause, or until there is nothing to send. Also the way to start."""
+        self._paused = False
+        self._run()
+
+    def pauseProducing(self) -> None:
+        """Send nothing until resumed. May come at any time, and more than once."""
+        self._paused = True
+
+    def stopProducing(self) -> None:
+        """Send nothing any more, and let go of the cursor."""
+        if not self._stopped:
+            self._stopped = True
+            self._cursor.close()
+
+    def _run(self) -> None:
+        if self._running:
+            return  # called from within: the loop below goes on
+        self._running = True
+        try:
+            self._send_while_wanted()
+        finally:
+            self._running = False
+
+    def _send_while_wanted(self) -> None:
+        sent = 0
+        while not self._paused and not self._stopped:
+            if self._direct is not None and not self._direct.may_write():
+                return
+            batch = self._next_batch()
+            if not batch:
+                if self._waiting or not self._wait():
+                    return
+                continue
+            if self._direct is None:
+                self._transport.writeSequence([bytes(part) for part in batch])
+                continue
+            sent += self._direct.write(batch)
+            if sent >= QUANTUM:
+                self._direct.pause_producer()
+
+    def _next_batch(self) -> list[bytes | memoryview]:
+        """Messages as the parts they are sent in: head, WAL, head, WAL, …"""
+        cursor = self._cursor
+        available = cursor.available
+        now = pg_time(self._wall_clock())
+        parts: list[bytes | memoryview] = []
+        for _ in range(self._batch_limit):
+            start = cursor.position
+            limit = _message_size(start, available)
+            wal = cursor.read(limit) if limit > 0 else None
+            if not wal:
+                break
+            parts.append(wal_message_head(self._payload, start, len(wal), available, now))
+            parts.append(wal)
+        return parts
+
+    def _wait(self) -> bool:
+        """Wait for the cursor; whether it has something already."""
+        self._idle()
+        if self._stopped or self._paused:
+            return False
+        self._waiting = True
+        self._cursor.ready().addCallbacks(self._ready, self._ended)
+        return not self._waiting
+
+    def _ready(self, _: object) -> None:
+        self._waiting = False
+        self._run()
+
+    def _ended(self, failure: Failure) -> None:
+        if self._stopped or failure.check(CancelledError):
+            return
+        self.stopProducing()
+        self._over(failure)
+
+
+def _message_size(start: int, available: int) -> int:
+    """How much WAL the next message holds: a full one ends at a page's end, as PostgreSQL's do."""
+    left = available - start
+    if left <= MESSAGE_SIZE:
+        return left
+    return MESSAGE_SIZE - (start + MESSAGE_SIZE) % PAGE_SIZE

@@ -1,0 +1,408 @@
+"""The walreceiver: fills a sink from a server, in either dialect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from walstream.errors import Disconnected, ProtocolViolation, SinkFailed, WalstreamError
+from walstream.formats.lsn import LSN
+from walstream.formats.segments import DEFAULT_SEGMENT_SIZE, SegmentSize
+from walstream.interfaces import IWALSink, WALPosition
+from walstream.protocols.acknowledgement import Acknowledgement, AcknowledgementSettings
+from walstream.protocols.client import ReplicationClient
+from walstream.protocols.direct import DirectReader, direct_connection
+from walstream.protocols.login import Login
+from walstream.protocols.phases import ReceiverPhase
+from walstream.protocols.questions import Answer, Questions
+from walstream.protocols.start import StreamStart, follow_timeline, start_2009, start_modern
+from walstream.wire import dialect2009, grammar, messages
+from walstream.wire.copydata import parse_keepalive
+from walstream.wire.frames import Frame
+from walstream.wire.stream import StreamReader, WALPayload
+
+__all__ = ["Dialect", "ReceiverSettings", "StreamEnd", "WALReceiver"]
+
+
+class Dialect(Enum):
+    """Which protocol the receiver speaks; a sender understands both."""
+
+    MODERN = "modern"
+    """PostgreSQL's streaming replication protocol, 9.3 and later."""
+
+    DESIGN_2009 = "2009"
+    """The design of December 2009: `walstream.wire.dialect2009`."""
+
+
+class StreamEnd(Enum):
+    """Why a receiver ended without an error."""
+
+    STOPPED = "it was told to stop"
+    END_POSITION = "the end position was reached"
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverSettings:
+    """How to receive. In brackets, the options of ``twistd walstream receive``.
+
+    :ivar slot: the replication slot to stream from (``--slot``).
+    :ivar synchronous: make WAL durable, and report it, as it comes (``--synchronous``).
+    :ivar status_interval: seconds between status updates; 0: when asked (``--status-interval``).
+    :ivar end_position: stop once WAL beyond this position was received (``--endpos``).
+    :ivar start_position: where to start if the sink holds nothing (``--startpos``).
+    :ivar dialect: the protocol to speak (``--dialect``).
+    :ivar segment_size: what the 2009 dialect, which can't ask, assumes (``--wal-segsize``).
+    :ivar receive_timeout: seconds of silence until the server is given up; 0: never.
+    """
+
+    slot: str | None = None
+    synchronous: bool = False
+    status_interval: float = 10.0
+    end_position: LSN | None = None
+    start_position: LSN | None = None
+    dialect: Dialect = Dialect.MODERN
+    segment_size: SegmentSize = DEFAULT_SEGMENT_SIZE
+    receive_timeout: float = 60.0
+
+
+@implementer(IPushProducer)
+class WALReceiver(ReplicationClient):
+    """Receives WAL over one connection and gives it to a sink.
+
+    It is the sink's push producer: a sink that can't take more pauses it, it pauses the
+    connection, and TCP pauses the server.
+
+    :ivar finished: fires with a `StreamEnd` once the connection is over and the sink has kept
+        everything that came; fails with the error that ended it.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, sink: IWALSink, login: Login, settings: ReceiverSettings, clock: IReactorTime
+    ) -> None:
+        super().__init__(login)
+        self.finished: Deferred[StreamEnd] = Deferred()
+        self._sink = sink
+        self._settings = settings
+        self._clock = clock
+        self._modern = settings.dialect is Dialect.MODERN
+        self._streaming: Deferred[None] | None = None
+        self._has_streamed = False
+        self._stop_requested = False
+        self._direct: DirectReader | None = None
+        self._stream: StreamReader | None = None
+        self._stream_over: Deferred[StreamEnd | None] | None = None
+        self._acknowledgement: Acknowledgement | None = None
+        self._reading_paused = False
+        self._gone: Deferred[None] = Deferred()
+
+    # What a service asks for.
+
+    def streaming(self) -> Deferred[None]:
+        """Wait until a stream has begun, which proves the connection good. To be called once.
+
+        :raises WalstreamError: (in the Deferred) what ended the connection before.
+        """
+        waiter: Deferred[None] = Deferred(lambda _: setattr(self, "_streaming", None))
+        if self._has_streamed:
+            waiter.callback(None)
+        elif self._lost is not None:
+            waiter.errback(self._lost)
+        else:
+            self._streaming = waiter
+        return waiter
+
+    def stop(self) -> Deferred[None]:
+        """End in order: what came is made durable and reported, the stream ended, the line closed.
+
+        Fires when the connection is gone.
+        """
+        self._stop_requested = True
+        if self._stream_over is not None:
+            self._end_stream(StreamEnd.STOPPED)
+        elif self.phase is not ReceiverPhase.STOPPING:
+            self.close(Disconnected("stopped before a stream had begun"))
+        waiter: Deferred[None] = Deferred()
+        self._gone.chainDeferred(waiter)
+        return waiter
+
+    # What Twisted calls.
+
+    def connectionMade(self) -> None:
+        """Log in, and do all the rest, until the connection is over."""
+        super().connectionMade()
+        Deferred.fromCoroutine(self._converse()).addBoth(self._finish)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """The connection is gone, and with it the stream."""
+        super().connectionLost(reason)
+        if not self._gone.called:
+            self._gone.callback(None)
+
+    # What the sink calls: IPushProducer.
+
+    def pauseProducing(self) -> None:
+        """The sink has enough: stop reading. The rest of the last read still goes to it."""
+        self._reading_paused = True
+        if self._acknowledgement is not None:
+            self._acknowledgement.pause()
+        self._transport_producer().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The sink takes more: read on."""
+        self._reading_paused = False
+        if self._acknowledgement is not None:
+            self._acknowledgement.resume()
+        self._transport_producer().resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The sink has failed: nothing more is received, or acknowledged."""
+        self.abort(SinkFailed("the sink takes no more WAL"))
+
+    def _transport_producer(self) -> Any:
+        # A transport is a push producer of what it reads (ITCPTransport says so; ITransport not).
+        return self.transport
+
+    # The conversation.
+
+    async def _converse(self) -> StreamEnd:
+        await self.logged_in()
+        questions = Questions(self.query, self.parameters)
+        start = await self._find_start(questions)
+        position = start.position
+        while True:
+            self._log.info(
+                "starting log streaming at {lsn} (timeline {timeline})",
+                lsn=str(position.lsn),
+                timeline=position.timeline,
+            )
+            outcome = await self._receive_stream(position, start.sender_timeout)
+            if isinstance(outcome, StreamEnd):
+                return outcome
+            await follow_timeline(questions, self._sink, outcome)
+            self._log.info(
+                "switched to timeline {timeline} at {lsn}",
+                timeline=outcome.timeline,
+                lsn=str(outcome.lsn),
+            )
+            position = WALPosition(outcome.timeline, start.segment_size.floor(outcome.lsn))
+
+    async def _find_start(self, questions: Questions) -> StreamStart:
+        settings = self._settings
+        if self._modern:
+            return await start_modern(
+                questions, self._sink, slot=settings.slot, start=settings.start_position
+            )
+        return await start_2009(
+            questions, self._sink, size=settings.segment_size, start=settings.start_position
+        )
+
+    async def _receive_stream(
+        self, position: WALPosition, sender_timeout: float
+    ) -> StreamEnd | WALPosition:
+        """Receive one stream. The result: why it ended, or where the next timeline begins."""
+        sink = self._sink
+        await sink.begin(position.timeline, position.lsn)
+        sink.registerProducer(self, True)
+        try:
+            answer = await self._ask_for_stream(position)
+            if answer.streams:
+                end, closing = await self._until_over(sender_timeout)
+        finally:
+            sink.unregisterProducer()
+            await sink.finish()
+            if self._reading_paused:
+                self.resumeProducing()
+        if not answer.streams:
+            # The old timeline ends exactly where we wanted to start: there is no stream at all.
+            return _next_timeline(answer)
+        answer = await self._close_stream(closing)
+        if end is not None:
+            self._log.info("stopped log streaming at {lsn}", lsn=str(LSN(sink.written)))
+            return end
+        return _next_timeline(answer)
+
+    def _ask_for_stream(self, position: WALPosition) -> Deferred[Answer]:
+        if self._modern:
+            command = grammar.StartReplication(
+                start=position.lsn, timeline=position.timeline, slot=self._settings.slot
+            )
+            return self.query(command.text())
+        return self.query(dialect2009.StartReplication2009(position.lsn).text())
+
+    async def _until_over(self, sender_timeout: float) -> tuple[StreamEnd | None, Deferred[Answer]]:
+        """Take WAL until the stream is over, by whoever's wish; and what it will be closed with."""
+        closing = self.expect_answer()
+        self._stream_over = Deferred()
+        if self._modern:
+            self._acknowledge(sender_timeout)
+        self._has_streamed = True
+        if self._streaming is not None:
+            streaming, self._streaming = self._streaming, None
+            streaming.callback(None)
+        try:
+            return await self._stream_over, closing
+        except WalstreamError:
+            closing.addErrback(lambda _: None)  # it would tell the same once more
+            raise
+        finally:
+            self._stream_over = None
+            if self._acknowledgement is not None:
+                self._acknowledgement.stop()
+
+    async def _close_stream(self, closing: Deferred[Answer]) -> Answer:
+        if not self._modern:
+            # Nothing but Terminate can be sent to a stream of 2009.
+            closing.addErrback(lambda _: None)
+            self.close(Disconnected("the stream was ended"))
+            return Answer()
+        if self._error is None and self.phase is not ReceiverPhase.CLOSED:
+            if self._acknowledgement is not None:
+                self._acknowledgement.report()
+            self.send(messages.copy_done())
+        return await closing
+
+    def _acknowledge(self, sender_timeout: float) -> None:
+        settings = self._settings
+        self._acknowledgement = Acknowledgement(
+            self._sink,
+            AcknowledgementSettings(
+                interval=settings.status_interval,
+                reports_flush=settings.slot is not None or settings.synchronous,
+                synchronous=settings.synchronous,
+                heartbeat=(sender_timeout or 60.0) / 3,
+                receive_timeout=settings.receive_timeout,
+            ),
+            self._clock,
+            lambda payload: self.send(messages.copy_data(payload)),
+            lambda: self.abort(Disconnected("the server has been silent for too long")),
+            lambda failure: self.abort(SinkFailed(failure.getErrorMessage())),
+        )
+        self._acknowledgement.start()
+
+    def _finish(self, result: StreamEnd | Failure) -> None:
+        if isinstance(result, Failure):
+            if self._stop_requested and result.check(Disconnected):
+                result = StreamEnd.STOPPED
+            elif not result.check(WalstreamError):
+                self._log.failure("the receiver failed", result)
+            reason: WalstreamError = Disconnected("the receiver failed")
+            if isinstance(result, Failure) and isinstance(result.value, WalstreamError):
+                reason = result.value
+        else:
+            reason = Disconnected("the stream was ended")
+        self.close(reason)
+        if isinstance(result, Failure):
+            self.finished.errback(result)
+        else:
+            self.finished.callback(result)
+
+    # The stream.
+
+    def receive(self, data: memoryview) -> None:
+        """Take what the server sent, from any buffer: nothing of it is kept after the call."""
+        if self._acknowledgement is not None:
+            self._acknowledgement.received()
+        if self._stream is None:
+            super().receive(data)
+            return
+        try:
+            self._take_stream(self._stream, data)
+        except WalstreamError as error:
+            self.abort(error)
+
+    def reads_frames(self) -> bool:
+        """In a stream, messages are cut by a reader that keeps no WAL."""
+        return super().reads_frames() and self._stream is None
+
+    def handle(self, frame: Frame) -> None:
+        """Handle one message, in a stream or outside."""
+        was_streaming = self._stream is not None
+        if chr(frame.kind) in "WH":
+            self._enter_stream(frame)
+        super().handle(frame)
+        if was_streaming:
+            self._handle_in_stream(frame)
+
+    def take_frames(self) -> None:
+        """Handle whole messages; what follows the beginning of a stream belongs to it."""
+        super().take_frames()
+        if self._stream is not None and (rest := self._reader.take_rest()):
+            self._take_stream(self._stream, memoryview(rest))
+
+    def _enter_stream(self, frame: Frame) -> None:
+        if (chr(frame.kind) == "W") is not self._modern:
+            raise ProtocolViolation(
+                "the server answers in the other dialect: "
+                f"{'CopyOutResponse' if self._modern else 'CopyBothResponse'}"
+            )
+        self._stream = StreamReader(WALPayload.MODERN if self._modern else WALPayload.DESIGN_2009)
+        if (connection := direct_connection(self.transport)) is not None:
+            self._direct = DirectReader(connection, self.receive)
+
+    def _leave_stream(self, stream: StreamReader) -> None:
+        """The server has ended the stream: what follows is messages again."""
+        self._stream = None
+        if self._direct is not None:
+            self._direct.detach()
+            self._direct = None
+        self._reader.feed(stream.take_rest())
+        self.take_frames()
+
+    def _take_stream(self, stream: StreamReader, data: memoryview) -> None:
+        write = self._sink.write
+        for event in stream.events(data):
+            if isinstance(event, Frame):
+                self.handle(event)
+                if self.phase not in (ReceiverPhase.STREAMING, ReceiverPhase.STOPPING):
+                    self._leave_stream(stream)
+                    return
+            elif self.phase is ReceiverPhase.STREAMING:
+                write(*event)
+        if self._acknowledgement is not None:
+            self._acknowledgement.batch_over()
+        end = self._settings.end_position
+        if end is not None and self._sink.written > end:
+            self._end_stream(StreamEnd.END_POSITION)
+
+    def _handle_in_stream(self, frame: Frame) -> None:
+        match chr(frame.kind):
+            case "d":
+                if parse_keepalive(frame.body).reply_requested and self._acknowledgement:
+                    self._acknowledgement.answer()
+            case "c" | "E":
+                self._end_stream(None)
+            case "C":
+                raise Disconnected("replication stream was terminated by the server")
+
+    def _end_stream(self, end: StreamEnd | None) -> None:
+        """The stream is over for us: by our wish, with *end*, or by the server's, with None."""
+        if end is not None and self.phase is ReceiverPhase.STREAMING:
+            self.phase = ReceiverPhase.STOPPING
+        over, self._stream_over = self._stream_over, None
+        if over is not None:
+            over.callback(end)
+
+    def connection_over(self, reason: WalstreamError) -> None:
+        """The connection has ended: so has the stream, and so do all who wait for it."""
+        waiting = (self._streaming, self._stream_over)
+        self._streaming = self._stream_over = None
+        for deferred in waiting:
+            if deferred is not None:
+                deferred.errback(reason)
+
+
+def _next_timeline(answer: Answer) -> WALPosition:
+    """The row that ends a timeline: what follows it, and from where (START_REPLICATION)."""
+    timeline, position, *_ = answer.texts(2)
+    if not timeline.isdecimal():
+        raise ProtocolViolation(f"the next timeline is not a number: {timeline!r}")
+    return WALPosition(int(timeline), LSN.parse(position))

@@ -1,0 +1,102 @@
+"""A walsender's sessions: one is made for each connection, and all are drained at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from hmac import compare_digest
+from itertools import count
+from secrets import token_bytes
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from walstream.interfaces import ISlotStore, IWALProvider
+from walstream.protocols.sender import WALSender
+from walstream.protocols.settings import SenderSettings
+
+__all__ = ["WALSenderFactory"]
+
+# Protocol 3.0: BackendKeyData carries a key of four bytes.
+_KEY_SIZE = 4
+
+
+class WALSenderFactory(Factory):
+    """Makes a `WALSender` for every connection."""
+
+    noisy = False
+    _log = Logger()
+
+    def __init__(
+        self,
+        provider: IWALProvider,
+        slots: ISlotStore,
+        settings: SenderSettings,
+        clock: IReactorTime,
+    ) -> None:
+        self._provider = provider
+        self._slots = slots
+        self._settings = settings
+        self._clock = clock
+        self._pids = count(1)
+        self._sessions: dict[int, WALSender] = {}
+        self._drained: Deferred[None] | None = None
+
+    @property
+    def sessions(self) -> Collection[WALSender]:
+        """The sessions of this moment."""
+        return self._sessions.values()
+
+    def buildProtocol(self, addr: IAddress | None) -> WALSender | None:
+        """A session for a new connection; none once the sender is being stopped."""
+        if self._drained is not None:
+            return None
+        session = WALSender(
+            self._provider,
+            self._slots,
+            self._settings,
+            self._clock,
+            next(self._pids),
+            token_bytes(_KEY_SIZE),
+            self._gone,
+            self._cancel,
+        )
+        self._sessions[session.pid] = session
+        return session
+
+    def drain(self, grace: float) -> Deferred[None]:
+        """End all sessions as PostgreSQL's shutdown does; abort those left after *grace* seconds.
+
+        Streams first send everything there is and wait until it is acknowledged.
+        """
+        if not self._sessions:
+            self._drained = succeed(None)
+            return self._drained
+        self._drained = Deferred()
+        timer = self._clock.callLater(grace, self._abort_all)
+        for session in list(self._sessions.values()):
+            session.shut_down()
+
+        def stop_timer(result: None) -> None:
+            if timer.active():
+                timer.cancel()
+
+        return self._drained.addCallback(stop_timer)
+
+    def _abort_all(self) -> None:
+        for session in list(self._sessions.values()):
+            self._log.warn(
+                "replication connection {pid} did not end in time: aborted", pid=session.pid
+            )
+            session.abort("shut down")
+
+    def _gone(self, session: WALSender) -> None:
+        self._sessions.pop(session.pid, None)
+        if self._drained is not None and not self._sessions and not self._drained.called:
+            self._drained.callback(None)
+
+    def _cancel(self, pid: int, key: bytes) -> None:
+        session = self._sessions.get(pid)
+        if session is not None and compare_digest(session.key, key):
+            session.cancel_stream()

@@ -1,0 +1,137 @@
+"""What a walsender is told about itself: its settings, and what SHOW answers about them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from walstream.formats.pages import PAGE_SIZE
+from walstream.interfaces import SystemIdentity
+
+__all__ = [
+    "SenderSettings",
+    "client_sender_timeout",
+    "duration",
+    "major_version",
+    "parameter_status",
+    "show",
+    "version_number",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SenderSettings:
+    """How to serve. In brackets, the options of ``twistd walstream send``.
+
+    :ivar sender_timeout: ``wal_sender_timeout`` in seconds; 0: never (``--sender-timeout``). A
+        client may set its own by ``options=-c wal_sender_timeout=…``, as with PostgreSQL.
+    :ivar startup_timeout: ``authentication_timeout`` in seconds: until then a client must be in.
+    :ivar close_timeout: seconds that a closing connection has to take its last bytes.
+    :ivar send_buffer: the size of a client's socket send buffer in bytes. Measured: a quarter of
+        a MiB keeps what is sent in the processor's cache, and hundreds of clients in memory.
+    :ivar wall_clock: the time of day in Unix seconds, for the messages' time stamps.
+    """
+
+    sender_timeout: float = 60.0
+    startup_timeout: float = 60.0
+    close_timeout: float = 5.0
+    send_buffer: int = 256 * 1024
+    wall_clock: Callable[[], float] = time.time
+
+
+def show(name: str, identity: SystemIdentity, settings: SenderSettings) -> str | None:
+    """The value of a configuration parameter as SHOW words it; None if there is no such one."""
+    values = {
+        "data_directory_mode": "0700",
+        "default_transaction_read_only": "off",
+        "hot_standby": "on",
+        "in_hot_standby": "on",
+        "integer_datetimes": "on",
+        "server_encoding": "SQL_ASCII",
+        "server_version": identity.server_version,
+        "server_version_num": str(version_number(identity.server_version)),
+        "transaction_read_only": "on",
+        "wal_block_size": str(PAGE_SIZE),
+        "wal_level": "replica",
+        "wal_segment_size": identity.segment_size.setting(),
+        "wal_sender_timeout": _duration(settings.sender_timeout),
+    }
+    return values.get(name.lower())
+
+
+def parameter_status(identity: SystemIdentity, client: Mapping[str, str]) -> dict[str, str]:
+    """The parameters reported after AuthenticationOk, as a hot standby of that version does.
+
+    libpq's tools need ``server_version`` and ``integer_datetimes``.
+    """
+    reported = {
+        "application_name": client.get("application_name", ""),
+        "client_encoding": client.get("client_encoding", "SQL_ASCII"),
+        "DateStyle": "ISO, MDY",
+        "default_transaction_read_only": "off",
+        "in_hot_standby": "on",
+        "integer_datetimes": "on",
+        "IntervalStyle": "postgres",
+        "is_superuser": "off",
+        "server_encoding": "SQL_ASCII",
+        "server_version": identity.server_version,
+        "session_authorization": client["user"],
+        "standard_conforming_strings": "on",
+        "TimeZone": "Etc/UTC",
+    }
+    if major_version(identity.server_version) < 14:
+        del reported["in_hot_standby"], reported["default_transaction_read_only"]
+    return reported
+
+
+def client_sender_timeout(client: Mapping[str, str]) -> float | None:
+    """The ``wal_sender_timeout`` that a client's startup packet asks for, in seconds."""
+    setting = client.get("wal_sender_timeout")
+    match = re.search(r"(?:-c\s*|--)wal_sender_timeout=(\S+)", client.get("options", ""))
+    if match is not None:
+        setting = match[1]
+    return duration(setting) if setting is not None else None
+
+
+def duration(setting: str) -> float | None:
+    """A duration as SHOW prints it and users write it, in seconds; None if it is none.
+
+    Without a unit it is in milliseconds, as all of PostgreSQL's timeouts are.
+    """
+    number = re.fullmatch(r"(\d+)\s*(ms|s|min|h|d)?", setting)
+    return int(number[1]) * _SECONDS[number[2] or "ms"] if number else None
+
+
+def version_number(server_version: str) -> int:
+    """``server_version_num`` of a version as a server words it: 180006 for ``18.6``.
+
+    As libpq's PQserverVersion: ``18beta1`` is 180000, ``9.6.24`` is 90624.
+    """
+    match = re.match(r"(\d+)(?:\.(\d+))?(?:\.(\d+))?", server_version)
+    if match is None:
+        return 0
+    major, minor, patch = (int(number or 0) for number in match.groups())
+    return major * 10_000 + minor if major >= 10 else (major * 100 + minor) * 100 + patch
+
+
+def major_version(server_version: str) -> int:
+    """18 for ``18.6``; 9 for all of 9.x."""
+    return version_number(server_version) // 10_000
+
+
+# PostgreSQL documentation, "Parameter Names and Values".
+_SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _duration(seconds: float) -> str:
+    """As SHOW prints a duration: in the largest unit that divides it."""
+    milliseconds = round(seconds * 1000)
+    if milliseconds == 0:
+        return "0"
+    for unit, size in reversed(_SECONDS.items()):
+        whole, rest = divmod(milliseconds, round(size * 1000))
+        if rest == 0:
+            return f"{whole}{unit}"
+    return f"{milliseconds}ms"

@@ -1,0 +1,147 @@
+"""How a walsender lets a client in: the startup packet and everything up to ReadyForQuery.
+
+This version asks nobody for a password: whoever reaches the port is let in, which is why the
+services refuse to listen beyond loopback unless told that the network may be trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from walstream.errors import CommandError
+from walstream.interfaces import IWALProvider
+from walstream.protocols.settings import parameter_status
+from walstream.wire import messages
+from walstream.wire.frames import StartupPacket, StartupReader
+from walstream.wire.startup import (
+    CANCEL_REQUEST_CODE,
+    GSSENC_REQUEST_CODE,
+    PROTOCOL_3_0,
+    SSL_REQUEST_CODE,
+    ReplicationMode,
+    check_protocol_version,
+    legacy_error,
+    negotiate_protocol_version,
+    parse_startup,
+    replication_mode,
+    unknown_extensions,
+)
+
+__all__ = ["Client", "Welcome"]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who a client says it is.
+
+    :ivar parameters: its startup packet's, all of them.
+    """
+
+    parameters: Mapping[str, str] = field(repr=False)
+
+    @property
+    def user(self) -> str:
+        """The role it logs in as."""
+        return self.parameters["user"]
+
+    @property
+    def application_name(self) -> str:
+        """How it wants to be called; empty if it did not say."""
+        return self.parameters.get("application_name", "")
+
+    def __str__(self) -> str:
+        return f"user={self.user} application_name={self.application_name or '[unknown]'}"
+
+
+class Welcome:
+    """Reads a connection's first packets and answers them.
+
+    :ivar client: who was let in; None until then.
+    :ivar finished: the connection has done what it came for, a CancelRequest, and is to be closed.
+    """
+
+    def __init__(
+        self, provider: IWALProvider, pid: int, key: bytes, cancel: Callable[[int, bytes], None]
+    ) -> None:
+        self.client: Client | None = None
+        self.finished = False
+        self._provider = provider
+        self._pid = pid
+        self._key = key
+        self._cancel = cancel
+        self._reader = StartupReader()
+        self._refused_encryption: set[int] = set()
+        self._legacy = False
+
+    def feed(self, data: bytes) -> None:
+        """Take what the client sent."""
+        self._reader.feed(data)
+
+    def take_rest(self) -> bytes:
+        """What the client sent behind its startup packet."""
+        return self._reader.take_rest()
+
+    def next(self) -> bytes | None:
+        """The answer to the next packet; None if more must come first, or nothing is to follow.
+
+        :raises ProtocolViolation: for what cannot be a startup packet: it gets no answer.
+        :raises CommandError: for a client that is not let in: its ErrorResponse is FATAL.
+        """
+        if self.client is not None or self.finished:
+            return None
+        packet = self._reader.next()
+        if packet is None:
+            return None
+        if packet.code in (SSL_REQUEST_CODE, GSSENC_REQUEST_CODE):
+            return self._refuse_encryption(packet.code)
+        if packet.code == CANCEL_REQUEST_CODE:
+            return self._take_cancel_request(packet.body)
+        return self._take_startup(packet)
+
+    def legacy_refusal(self, error: CommandError) -> bytes | None:
+        """The error in the form that a client of protocol 2 reads; None for all others."""
+        return legacy_error(error.message) if self._legacy else None
+
+    def _refuse_encryption(self, code: int) -> bytes:
+        # Each may be asked for once; asked again, PostgreSQL takes it for a protocol version.
+        if code in self._refused_encryption:
+            check_protocol_version(code)
+        self._refused_encryption.add(code)
+        return b"N"
+
+    def _take_cancel_request(self, body: bytes) -> bytes | None:
+        self.finished = True
+        self._cancel(int.from_bytes(body[:4], "big"), body[4:])
+        return None
+
+    def _take_startup(self, packet: StartupPacket) -> bytes:
+        self._legacy = packet.code >> 16 < PROTOCOL_3_0 >> 16
+        version = check_protocol_version(packet.code)
+        parameters = parse_startup(packet.body)
+        _check_mode(parameters)
+        identity = self._provider.identity
+        if identity is None:
+            raise CommandError("57P03", "the database system is starting up")
+        answer = b""
+        extensions = unknown_extensions(parameters)
+        if version != packet.code or extensions:
+            answer = negotiate_protocol_version(version, extensions)
+        answer += messages.authentication_ok()
+        for name, value in parameter_status(identity, parameters).items():
+            answer += messages.parameter_status(name, value)
+        self.client = Client(parameters)
+        return answer + messages.backend_key_data(self._pid, self._key) + messages.ready_for_query()
+
+
+def _check_mode(parameters: Mapping[str, str]) -> None:
+    """Only physical replication is served here."""
+    mode = replication_mode(parameters.get("replication", "off"))
+    if mode is ReplicationMode.PHYSICAL:
+        return
+    what = "SQL" if mode is ReplicationMode.NONE else "logical replication"
+    raise CommandError(
+        "0A000",
+        f"{what} is not available from a WAL archive",
+        hint="Connect with replication=true, or to a PostgreSQL server.",
+    )

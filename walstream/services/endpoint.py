@@ -1,0 +1,198 @@
+"""From an `Upstream` to a server that let us in: tries the hosts in turn, as libpq does.
+
+Knows how to reach a host and whether it will do; not what is asked of it afterwards.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, cast
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+)
+from twisted.internet.error import ConnectError, ConnectingCancelledError
+from twisted.internet.interfaces import (
+    IAddress,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from zope.interface import implementer
+
+from walstream.errors import Disconnected, ServerError, WalstreamError
+from walstream.protocols.client import ReplicationClient
+from walstream.protocols.login import Login
+from walstream.services.session_attrs import unsuitable
+from walstream.upstream import TargetSessionAttrs, Upstream, UpstreamHost
+
+__all__ = ["UpstreamAddress", "UpstreamEndpoint"]
+
+# What may go wrong at one host while another may do: no such name, no such host, no such socket,
+# a path or a name that can't be one, and everything that the server or the protocol says.
+_HOST_FAILURES = (ConnectError, OSError, ValueError, WalstreamError)
+
+# A server that starts up or shuts down; libpq goes on to the next host after no other refusal.
+_CANNOT_CONNECT_NOW = "57P03"
+
+# libpq's options for TCP, as far as the system has them (tcp(7)).
+_SOCKET_OPTIONS: Mapping[str, int | None] = {
+    "keepalives_idle": getattr(socket, "TCP_KEEPIDLE", None),
+    "keepalives_interval": getattr(socket, "TCP_KEEPINTVL", None),
+    "keepalives_count": getattr(socket, "TCP_KEEPCNT", None),
+    "tcp_user_timeout": getattr(socket, "TCP_USER_TIMEOUT", None),
+}
+
+
+@implementer(IAddress)
+@dataclass(frozen=True, slots=True)
+class UpstreamAddress:
+    """What a factory is asked to build a protocol for: a host, and as whom to log in there."""
+
+    host: UpstreamHost
+    login: Login
+
+
+@implementer(IStreamClientEndpoint)
+class UpstreamEndpoint:
+    """Connects to the first host of an upstream that lets us in, and is what was wanted.
+
+    Its factories get `UpstreamAddress`es, and build `ReplicationClient`s.
+
+    :param shuffle: puts a list into random order (``load_balance_hosts=random``).
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        upstream: Upstream,
+        *,
+        shuffle: Callable[[list[UpstreamHost]], None] = random.shuffle,
+    ) -> None:
+        self._reactor = reactor
+        self._upstream = upstream
+        self._shuffle = shuffle
+
+    def __repr__(self) -> str:
+        return f"<UpstreamEndpoint {', '.join(map(str, self._upstream.hosts))}>"
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803
+        """Connect and log in.
+
+        :raises Disconnected: (in the Deferred) when no host did, with what each of them said.
+        """
+        return Deferred.fromCoroutine(self._connect(protocolFactory))
+
+    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
+        said: list[str] = []
+        for host, wanted in self._attempts():
+            try:
+                return await self._attempt(host, wanted, factory)
+            except ConnectingCancelledError:
+                raise
+            except _HOST_FAILURES as error:
+                said.append(f"{host}: {str(error).rstrip('.')}")
+                if isinstance(error, ServerError) and error.sqlstate != _CANNOT_CONNECT_NOW:
+                    break
+        raise Disconnected("; ".join(said))
+
+    def _attempts(self) -> Iterator[tuple[UpstreamHost, TargetSessionAttrs]]:
+        """Whom to try, and what it must be. Who prefers a standby makes a second round."""
+        hosts = list(self._upstream.hosts)
+        if self._upstream.shuffled:
+            self._shuffle(hosts)
+        rounds = [self._upstream.wanted]
+        if self._upstream.wanted is TargetSessionAttrs.PREFER_STANDBY:
+            rounds = [TargetSessionAttrs.STANDBY, TargetSessionAttrs.ANY]
+        return ((host, wanted) for wanted in rounds for host in hosts)
+
+    def _attempt(
+        self, host: UpstreamHost, wanted: TargetSessionAttrs, factory: IProtocolFactory
+    ) -> Deferred[IProtocol]:
+        attempt = Deferred.fromCoroutine(self._log_in(host, wanted, factory))
+        seconds = self._upstream.connect_timeout
+        if seconds is not None:
+            attempt.addTimeout(seconds, self._reactor, _timed_out)
+        return attempt
+
+    async def _log_in(
+        self, host: UpstreamHost, wanted: TargetSessionAttrs, factory: IProtocolFactory
+    ) -> IProtocol:
+        address = UpstreamAddress(host, self._upstream.login(host))
+        connected = await self._transport(host).connect(_AddressedFactory(factory, address))
+        client = cast(ReplicationClient, connected)
+        if host.socket_path is None:
+            _set_tcp_options(client.transport, self._upstream.tcp_options)
+        try:
+            parameters = await client.logged_in()
+        except CancelledError:
+            client.abort(Disconnected("given up before it let us in"))
+            raise
+        if (reason := unsuitable(parameters, wanted)) is not None:
+            client.close(Disconnected(reason))
+            raise Disconnected(reason)
+        return connected
+
+    def _transport(self, host: UpstreamHost) -> IStreamClientEndpoint:
+        # The time limit is the whole attempt's, so these need none of their own.
+        reactor: Any = self._reactor
+        limit: Any = None
+        if (path := host.socket_path) is not None:
+            # "@" stands for the abstract namespace, whose names begin with a zero byte.
+            path = f"\0{path[1:]}" if path.startswith("@") else path
+            return UNIXClientEndpoint(reactor, path, limit)
+        match _ip_version(target := host.address or host.name):
+            case 4:
+                return TCP4ClientEndpoint(reactor, target, host.port, limit)
+            case 6:
+                return TCP6ClientEndpoint(reactor, target, host.port, limit)
+        return HostnameEndpoint(reactor, target, host.port, limit)
+
+
+@implementer(IProtocolFactory)
+class _AddressedFactory:
+    """Has a factory build for the address that we know, not for the one that the socket tells."""
+
+    noisy = False
+
+    def __init__(self, factory: IProtocolFactory, address: UpstreamAddress) -> None:
+        self._factory = factory
+        self._address = address
+
+    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
+        return self._factory.buildProtocol(self._address)
+
+    def doStart(self) -> None:
+        self._factory.doStart()
+
+    def doStop(self) -> None:
+        self._factory.doStop()
+
+
+def _ip_version(text: str) -> int | None:
+    try:
+        return ipaddress.ip_address(text).version
+    except ValueError:
+        return None
+
+
+def _timed_out(_: object, seconds: float) -> NoReturn:
+    raise Disconnected(f"timeout expired: not logged in within {seconds:g} s")
+
+
+def _set_tcp_options(transport: Any, options: Mapping[str, int]) -> None:
+    """As libpq: keepalives are on unless switched off, and 0 is the system's own value."""
+    if options.get("keepalives") == 0:
+        transport.setTcpKeepAlive(False)
+    for name, number in _SOCKET_OPTIONS.items():
+        if number is not None and options.get(name, 0) > 0:
+            transport.getHandle().setsockopt(socket.IPPROTO_TCP, number, options[name])

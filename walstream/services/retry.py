@@ -1,0 +1,78 @@
+"""What becomes of an error that ended a connection: which are given up on, and how long to wait."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from walstream.errors import (
+    ArchiveError,
+    Disconnected,
+    Discontinuity,
+    FormatError,
+    ProtocolViolation,
+    ServerError,
+    SinkFailed,
+    UpstreamRefused,
+    WalstreamError,
+    WrongSystem,
+)
+
+__all__ = ["VERDICTS", "Backoff", "Verdict", "verdict"]
+
+
+class Verdict(Enum):
+    """What a receiver does about an error."""
+
+    RETRY = "connect again"
+    GIVE_UP = "end, since it would only happen again"
+
+
+#: The nearest class counts. Everything else is a fault in the program: retried, and logged in full.
+VERDICTS: Mapping[type[BaseException], Verdict] = {
+    # Another cluster's WAL: a person has to say which of the two is meant.
+    WrongSystem: Verdict.GIVE_UP,
+    # The directory has to be put in order first.
+    ArchiveError: Verdict.GIVE_UP,
+    # A file or an answer is not what it should be, and won't be next time.
+    FormatError: Verdict.GIVE_UP,
+    # A standby may catch up, a failover may complete, a host list may lead elsewhere.
+    UpstreamRefused: Verdict.RETRY,
+    # It starts up or shuts down; or a role, a slot or a line of pg_hba.conf is missing there.
+    ServerError: Verdict.RETRY,
+    Disconnected: Verdict.RETRY,
+    ProtocolViolation: Verdict.RETRY,
+    # The archive is as good as before; a new stream continues where it really ends.
+    Discontinuity: Verdict.RETRY,
+    # A disk may have room again.
+    SinkFailed: Verdict.RETRY,
+    WalstreamError: Verdict.RETRY,
+}
+
+
+def verdict(error: BaseException) -> Verdict:
+    """What `VERDICTS` says of *error*."""
+    return next((VERDICTS[kind] for kind in type(error).__mro__ if kind in VERDICTS), Verdict.RETRY)
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait between attempts: twice as long each time, up to a limit.
+
+    :ivar first: seconds before the first retry.
+    :ivar longest: seconds before any retry, at most.
+    """
+
+    first: float = 0.1
+    longest: float = 5.0
+
+    def delay(self, failures: int, chance: Callable[[], float] = random.random) -> float:
+        """Seconds to wait after one more failure than *failures*.
+
+        The last half of them is up to *chance*, which gives a number in [0, 1): receivers that
+        lost a server at the same moment should not all come back at the same moment.
+        """
+        seconds = min(self.longest, self.first * 2.0 ** min(failures, 30))
+        return seconds * (1 + chance()) / 2

@@ -1,0 +1,7 @@
+"""Where the upstream is and as whom to log in there: connection strings, by libpq's rules."""
+
+from walstream.upstream.conninfo import parse_conninfo
+from walstream.upstream.hosts import DEFAULT_PORT, UpstreamHost
+from walstream.upstream.upstream import TargetSessionAttrs, Upstream
+
+__all__ = ["DEFAULT_PORT", "TargetSessionAttrs", "Upstream", "UpstreamHost", "parse_conninfo"]

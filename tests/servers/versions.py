@@ -169,26 +169,29 @@ def _mend_search_paths(libraries: Path) -> None:
 
 
 def _see_it_run(programs: Installation) -> None:
-    try:
-        _probe(programs)
-    except EmbeddedError as error:
-        packages = " ".join(DEBIAN_PACKAGES)
-        if os.geteuid() != 0 or shutil.which("apt-get") is None:
-            raise ServersUnavailable(
-                f"PostgreSQL for the tests does not run: {error}\n"
-                f"Perhaps shared libraries are missing. On Debian these have them:\n"
-                f"    sudo apt-get install {packages}"
-            ) from error
-        print(f"Installing {packages} ...", file=sys.stderr, flush=True)
+    trouble = _trouble(programs)
+    if trouble and os.geteuid() == 0 and shutil.which("apt-get"):
+        print(f"Installing {' '.join(DEBIAN_PACKAGES)} ...", file=sys.stderr, flush=True)
         with _locked(_cache()):
             _apt_get("update")
             _apt_get("install", "-y", "--no-install-recommends", *DEBIAN_PACKAGES)
-        _probe(programs)
+        trouble = _trouble(programs)
+    if trouble:
+        raise ServersUnavailable(
+            f"PostgreSQL for the tests does not run: {trouble}\n"
+            "Perhaps shared libraries are missing. On Debian this brings them:\n"
+            f"    sudo apt-get install {' '.join(DEBIAN_PACKAGES)}"
+        )
 
 
-def _probe(programs: Installation) -> None:
-    for name in PROBES:
-        run([programs.tool(name), "--version"], Account.ourselves())
+def _trouble(programs: Installation) -> str:
+    """Why the programs do not run; nothing if they do."""
+    try:
+        for name in PROBES:
+            run([programs.tool(name), "--version"], Account.ourselves())
+    except EmbeddedError as error:
+        return str(error)
+    return ""
 
 
 def _apt_get(*arguments: str) -> None:

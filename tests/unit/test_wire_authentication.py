@@ -173,12 +173,12 @@ class ScramTests(SynchronousTestCase):
         exchange.respond(AuthenticationCode.SASL, SASL_MECHANISMS)
         return exchange
 
-    def test_exchange_of_rfc_7677(self) -> None:
-        """The example of the RFC's section 3, with the name that PostgreSQL ignores."""
+    def test_messages_as_bytes(self) -> None:
+        """The example of RFC 7677, section 3, but for the name, which PostgreSQL ignores."""
         exchange = PasswordExchange("user", "pencil", nonce="rOprNGfwEbeRWgbNEkqO")
         self.assertEqual(
             exchange.respond(10, SASL_MECHANISMS),
-            b"p\x00\x00\x00\x36SCRAM-SHA-256\x00\x00\x00\x00\x20n,,n=*,r=rOprNGfwEbeRWgbNEkqO",
+            b"p\x00\x00\x00\x33SCRAM-SHA-256\x00\x00\x00\x00\x1dn,,n=*,r=rOprNGfwEbeRWgbNEkqO",
         )
         response = exchange.respond(
             11,
@@ -234,7 +234,7 @@ class ScramTests(SynchronousTestCase):
         exchange = PasswordExchange("rep", "secret")
         message = exchange.respond(10, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0OAUTHBEARER\0\0")
         assert message is not None
-        self.assertEqual(message[5:23], b"SCRAM-SHA-256\x00\x00\x00\x00\x28")
+        self.assertEqual(message[5:23], b"SCRAM-SHA-256\x00\x00\x00\x00\x49")
 
     def test_wrong_signature_is_a_violation(self) -> None:
         """A server that knows no verifier of our password is not believed."""

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from threading import Thread, current_thread
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -43,7 +43,7 @@ class ThreadLane:
 
     Nothing here bounds the queue: whoever gives jobs has a bound of their own. The threads are
     daemons, so that a process that never came to `close` can still end; whatever they are at,
-    an archive survives to be killed.
+    an archive survives to be killed. They start with the first job.
     """
 
     _log = Logger()
@@ -51,33 +51,39 @@ class ThreadLane:
     def __init__(self, reactor: IReactorFromThreads, name: str, threads: int = 1) -> None:
         self._reactor = reactor
         self._jobs: SimpleQueue[_Task | None] = SimpleQueue()
+        self._names = [f"{name}-{number}" for number in range(threads)]
+        self._threads: list[Thread] = []
         self._over: Deferred[None] | None = None
-        self._threads = [
-            Thread(target=self._work, name=f"{name}-{number}", daemon=True)
-            for number in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
 
     def run(self, job: Callable[[], T]) -> Deferred[T]:
         """See `Lane.run`."""
         if self._over is not None:
             return fail(RuntimeError("the archive is closed"))
         result: Deferred[T] = Deferred()
-        self._jobs.put((job, result.callback))
+        self._put(job, result.callback)
         return result
 
     def post(self, job: Callable[[], None]) -> None:
         """See `Lane.post`."""
         if self._over is None:
-            self._jobs.put((job, None))
+            self._put(job, None)
 
     def close(self) -> Deferred[None]:
         """See `Lane.close`. To be called once."""
+        if not self._threads:
+            self._over = succeed(None)
+            return self._over
         self._over = Deferred()
         for _ in self._threads:
             self._jobs.put(None)
         return self._over
+
+    def _put(self, job: Callable[[], Any], report: Callable[[Any], None] | None) -> None:
+        self._jobs.put((job, report))
+        while self._names:
+            thread = Thread(target=self._work, name=self._names.pop(), daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def _work(self) -> None:
         while (task := self._jobs.get()) is not None:

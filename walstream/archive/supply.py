@@ -37,7 +37,7 @@ class SegmentSupply:
         self._size = size
         self._lane = lane
         self._spare: int | None = None
-        self._making: Deferred[None] | None = None
+        self._is_making = False
 
     def prepare(self, timeline: int, start: int, held: int) -> Deferred[OpenSegment | None]:
         """Open the first segment of a stream, of which the bytes up to *held* are durable.
@@ -56,6 +56,10 @@ class SegmentSupply:
         start = self._size.start(number)
         return self._open(timeline, start, start) or self._new(timeline, start)
 
+    def path(self, timeline: int, number: int) -> str:
+        """Where an unfinished segment is, for messages."""
+        return self._paths.partial(self._size.name(timeline, number))
+
     def close(self) -> Deferred[None]:
         """Give up the spare file."""
         return Deferred.fromCoroutine(self._close())
@@ -66,9 +70,6 @@ class SegmentSupply:
         segment = await self._lane.run(lambda: self._first(timeline, start, held))
         if segment is None:
             await self._replenish()
-            if self._spare is None:
-                # The job that failed may have been an earlier one's; this one tells why.
-                await self._replenish()
         return segment
 
     def _first(self, timeline: int, start: int, held: int) -> OpenSegment | None:
@@ -84,7 +85,7 @@ class SegmentSupply:
         """Remove the timeline's .partial files; they hold nothing that was reported as durable."""
         beginning = f"{timeline:08X}"
         for name in self._files.names(self._paths.root):
-            if name.startswith(beginning) and name.endswith(".partial") and name != f"{but}.partial":
+            if name[:8] == beginning and name[24:] == ".partial" and name[:24] != but:
                 self._files.unlink(self._paths.of(name))
 
     def _open_replacement(self, timeline: int, start: int, held: int) -> OpenSegment | None:
@@ -128,14 +129,19 @@ class SegmentSupply:
         return segment
 
     def _new(self, timeline: int, start: int) -> OpenSegment:
-        fd, self._spare = self._spare, None
-        path = self._paths.spare
+        fd, path = self._spare, self._paths.spare
         if fd is None:
             path = self._paths.fresh
             fd = self._make(path)
-        self._files.rename(path, self._paths.partial(self._name(timeline, start)))
-        if self._making is None:
-            self._replenish().addErrback(_leave_to_the_next)
+        try:
+            self._files.rename(path, self._paths.partial(self._name(timeline, start)))
+        except OSError:
+            if path == self._paths.fresh:
+                self._discard(fd, path)
+            raise
+        if path == self._paths.spare:
+            self._spare = None
+        self._replenish().addErrback(_leave_to_the_next)
         return self._segment(timeline, start, fd)
 
     def _segment(self, timeline: int, start: int, fd: int) -> OpenSegment:
@@ -148,4 +154,39 @@ class SegmentSupply:
     # The spare file.
 
     def _replenish(self) -> Deferred[None]:
-        ...
+        """Have a spare file made, unless there is one, or soon will be."""
+        if self._spare is not None or self._is_making:
+            return succeed(None)
+        self._is_making = True
+        return self._lane.run(lambda: self._make(self._paths.spare)).addBoth(self._made)
+
+    def _made(self, result: int | Failure) -> Failure | None:
+        self._is_making = False
+        if isinstance(result, Failure):
+            return result
+        self._spare = result
+        return None
+
+    def _make(self, path: str) -> int:
+        fd = self._files.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            self._files.set_size(fd, self._size)
+        except OSError:
+            self._discard(fd, path)
+            raise
+        return fd
+
+    async def _close(self) -> None:
+        await self._lane.run(lambda: None)  # behind what is being made
+        if self._spare is not None:
+            fd, self._spare = self._spare, None
+            await self._lane.run(lambda: self._discard(fd, self._paths.spare))
+
+    def _discard(self, fd: int, path: str) -> None:
+        self._files.close(fd)
+        self._files.unlink(path)
+
+
+def _leave_to_the_next(failure: Failure) -> None:
+    # Whoever needs the file and finds no spare one makes it, and reports what is wrong.
+    failure.trap(OSError)

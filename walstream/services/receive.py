@@ -29,6 +29,7 @@ from walstream.protocols.receiver import ReceiverSettings, StreamEnd, WALReceive
 from walstream.services.endpoint import UpstreamAddress
 from walstream.services.outcome import Outcome
 from walstream.services.retry import Backoff, Verdict, verdict
+from walstream.services.segment_log import SegmentLog
 
 __all__ = ["ReceiverService"]
 
@@ -45,6 +46,7 @@ class ReceiverService(Service):
     :param sink: where the WAL goes; open, and neither opened nor closed here.
     :param retry: whether to connect again after an error (without: ``--no-loop``).
     :param grace: seconds that a stop in order may take before the connection is cut.
+    :param verbose: log each finished segment.
     """
 
     _log = Logger()
@@ -59,6 +61,7 @@ class ReceiverService(Service):
         retry: bool = True,
         backoff: Backoff | None = None,
         grace: float = 10.0,
+        verbose: bool = False,
     ) -> None:
         self._endpoint = endpoint
         self._sink = sink
@@ -67,6 +70,7 @@ class ReceiverService(Service):
         self._retry = retry
         self._backoff = Backoff() if backoff is None else backoff
         self._grace = grace
+        self._segments = SegmentLog(sink, clock) if verbose else None
         self._outcome: Outcome[StreamEnd] = Outcome()
         self._loop: Deferred[None] | None = None
         self._receiver: WALReceiver | None = None
@@ -84,6 +88,8 @@ class ReceiverService(Service):
     def startService(self) -> None:
         """Connect, and keep connected."""
         super().startService()  # type: ignore[no-untyped-call]
+        if self._segments is not None:
+            self._segments.start()
         self._loop = Deferred.fromCoroutine(self._run()).addBoth(self._ended)
 
     def stopService(self) -> Deferred[None]:
@@ -180,6 +186,8 @@ class ReceiverService(Service):
         )
 
     def _ended(self, result: StreamEnd | Failure) -> None:
+        if self._segments is not None:
+            self._segments.stop()
         if isinstance(result, Failure):
             self._log.error("receiving ended: {reason}", reason=result.getErrorMessage())
         self._outcome.set(result)

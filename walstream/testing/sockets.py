@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 from twisted.internet.error import ConnectionLost
@@ -31,7 +31,6 @@ class MemorySocket:
     :ivar inbox: what the peer has sent and the transport has not received.
     :ivar ended: the peer has closed its end in order.
     :ivar reset: the peer has reset the connection.
-    :ivar deaf: the peer throws away what it is sent.
     :ivar closed: the transport has closed its end.
     """
 
@@ -43,7 +42,6 @@ class MemorySocket:
         self.inbox = bytearray()
         self.ended = False
         self.reset = False
-        self.deaf = False
         self.closed = False
 
     def recv(self, size: int) -> bytes:
@@ -58,12 +56,16 @@ class MemorySocket:
             return b""
         raise BlockingIOError(errno.EWOULDBLOCK, "Resource temporarily unavailable")
 
+    def recv_into(self, view: memoryview) -> int:
+        """As `recv`, into *view*; gives the number of bytes."""
+        data = self.recv(len(view))
+        view[: len(data)] = data
+        return len(data)
+
     def send(self, data: memoryview) -> int:
         """Give the peer as much as it reads now; EWOULDBLOCK when that is nothing."""
         if self.reset:
             raise BrokenPipeError(errno.EPIPE, "Broken pipe")
-        if self.deaf:
-            return len(data)
         if self.ended:
             # A closed TCP peer answers data with a reset, which only the next call notices.
             self.reset = bool(data)
@@ -74,6 +76,10 @@ class MemorySocket:
         self._absorb(taken)
         return len(taken)
 
+    def sendmsg(self, parts: Iterable[bytes | memoryview]) -> int:
+        """As `send`, of several pieces."""
+        return self.send(memoryview(b"".join(parts)))
+
     @property
     def readable(self) -> bool:
         """Whether `recv` has something to tell: bytes, the end, or a reset."""
@@ -82,7 +88,7 @@ class MemorySocket:
     @property
     def writable(self) -> bool:
         """Whether `send` would take a byte."""
-        return self.ended or self.deaf or self._room() > 0
+        return self.ended or self._room() > 0
 
     @property
     def aborted(self) -> bool:
@@ -128,6 +134,7 @@ class Turns:
         self._writer: IWriteDescriptor | None = None
         self._scheduled: IDelayedCall | None = None
         self._running = False
+        self._in_vain = False
         self.callLater = clock.callLater  # which abortConnection calls
         self.unsent: Callable[[], bytes] = lambda: b""
         self.drained: Callable[[], None] = lambda: None
@@ -138,8 +145,9 @@ class Turns:
         self.schedule()
 
     def addWriter(self, writer: IWriteDescriptor) -> None:
-        """Call ``doWrite`` when the socket is writable."""
+        """Call ``doWrite`` when the socket is writable, and once in any case."""
         self._writer = writer
+        self._in_vain = False
         self.schedule()
 
     def removeReader(self, reader: IReadDescriptor) -> None:
@@ -177,17 +185,27 @@ class Turns:
         if writer is not None and self._socket.reset:
             # epoll reports a reset to whoever is registered, before anything is written.
             return lambda: self._lose(writer, ConnectionLost())
-        if writer is not None and (self._socket.writable or not self.unsent()):
-            return lambda: self._do(writer, writer.doWrite)
+        if writer is not None and (self._socket.writable or self._has_nothing_to_send()):
+            return lambda: self._write(writer)
         return None
+
+    def _has_nothing_to_send(self) -> bool:
+        # A real socket that is full would not be writable, but most that are empty are: so a
+        # transport without data learns at once that it may close.
+        return not self.unsent() and not self._in_vain
+
+    def _write(self, writer: IWriteDescriptor) -> None:
+        # One that is still registered afterwards has data of which `unsent` knows nothing.
+        self._in_vain = not self._socket.writable
+        self._do(writer, writer.doWrite)
 
     def _do(
         self, descriptor: IReadDescriptor | IWriteDescriptor, event: Callable[[], object]
     ) -> None:
+        # As Twisted: whatever an application lets out is logged, and costs the connection.
         try:
             why = cast("Exception | None", event())
         except Exception as error:
-            # As Twisted: whatever an application lets out is logged, and costs the connection.
             self._log.failure("Unhandled error in the protocol of an in-memory transport")
             why = error
         if why is not None:
@@ -195,4 +213,5 @@ class Turns:
 
     def _lose(self, descriptor: IReadDescriptor | IWriteDescriptor, why: Exception) -> None:
         self._reader = self._writer = None
-        descriptor.connectionLost(Failure(why))  # type: ignore[no-untyped-call]
+        with self._log.failuresHandled("Unhandled error while a connection was lost"):
+            descriptor.connectionLost(Failure(why))

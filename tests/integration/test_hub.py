@@ -1,0 +1,120 @@
+"""``walstream hub``: real standbys behind it, under load, and when things go wrong."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from tests.integration.load import (
+    await_segments,
+    finished_segments,
+    pgbench,
+    prepare_pgbench,
+    without_gap,
+)
+from tests.servers import Clusters, every_version
+from tests.servers.daemon import Serving
+from walstream.embedded import Cluster
+
+# Every row of every table of pgbench, as one number.
+FINGERPRINT = """
+SELECT (SELECT sum(hashtext(a::text)::bigint) FROM pgbench_accounts a),
+       (SELECT sum(hashtext(b::text)::bigint) FROM pgbench_branches b),
+       (SELECT sum(hashtext(t::text)::bigint) FROM pgbench_tellers t),
+       (SELECT sum(hashtext(h::text)::bigint) FROM pgbench_history h),
+       (SELECT count(*) FROM pgbench_history)
+"""
+
+
+def hub(primary: Cluster, archive: Path, log: Path, port: int | None = None) -> Serving:
+    """A hub of *primary*."""
+    return Serving("hub", "-d", primary.conninfo(), "-D", archive, log=log, port=port)
+
+
+def have_the_same_rows(primary: Cluster, *standbys: Cluster) -> None:
+    """Wait for the standbys, then compare."""
+    end, expected = primary.end_of_wal(), primary.query(FINGERPRINT)
+    for standby in standbys:
+        standby.wait_for_replay(end)
+        assert standby.query(FINGERPRINT) == expected
+
+
+@every_version
+def test_two_standbys_follow_through_the_hub(clusters: Clusters, tmp_path: Path) -> None:
+    """Both have the primary's rows, the primary has one walsender, and a kill -9 leaves no gap."""
+    primary = clusters.primary(settings={"wal_keep_size": "1GB"})
+    prepare_pgbench(primary)
+    archive, log = tmp_path / "archive", tmp_path / "log"
+    with hub(primary, archive, log) as relay:
+        relay.await_text("starting log streaming")
+        port = relay.port
+        standbys = [
+            clusters.standby(primary, relay.conninfo(application_name=name), name)
+            for name in ("first", "second")
+        ]
+        with pgbench(primary):
+            await_segments(archive, 5)
+            senders = primary.query("SELECT application_name, state FROM pg_stat_replication")
+            assert senders == [("walstream", "streaming")]
+            relay.kill()
+            with hub(primary, archive, log, port) as again:
+                count = len(finished_segments(archive))
+                await_segments(archive, count + 5)
+                again.kill()
+        with hub(primary, archive, log, port) as once_more:
+            primary.query("SELECT pg_switch_wal()")
+            have_the_same_rows(primary, *standbys)
+            # A fast shutdown of the standbys, then of the hub, is not held up by anything.
+            standbys[0].stop("fast", timeout=10)
+            assert once_more.stop() == 0
+    assert without_gap(archive)
+
+
+def test_a_primary_and_its_hub_can_be_stopped_in_any_order(
+    clusters: Clusters, tmp_path: Path
+) -> None:
+    """A fast stop of the primary is not held up; after its return the standby goes on."""
+    primary = clusters.primary()
+    prepare_pgbench(primary)
+    with hub(primary, tmp_path / "archive", tmp_path / "log") as relay:
+        relay.await_text("starting log streaming")
+        standby = clusters.standby(primary, relay.conninfo())
+        primary.stop("fast", timeout=10)
+        primary.start()
+        primary.query("UPDATE pgbench_accounts SET abalance = 1")
+        have_the_same_rows(primary, standby)
+
+
+def test_a_stopped_standby_costs_a_constant(clusters: Clusters, tmp_path: Path) -> None:
+    """A gigabyte passes one that does not read: the other keeps up, the hub's memory is bounded.
+
+    On SIGCONT the stopped one catches up from the archive.
+    """
+    primary = clusters.primary(wal_segment_size=16, settings={"max_wal_size": "4GB"})
+    prepare_pgbench(primary)
+    archive = tmp_path / "archive"
+    with hub(primary, archive, tmp_path / "log") as relay:
+        relay.await_text("starting log streaming")
+        reader, sleeper = (
+            clusters.standby(primary, relay.conninfo(application_name=name), name)
+            for name in ("reader", "sleeper")
+        )
+        have_the_same_rows(primary, reader, sleeper)
+        before = relay.memory()
+        sleeper.signal_all(signal.SIGSTOP)
+        try:
+            for _ in range(11):
+                primary.query(
+                    "SELECT count(pg_logical_emit_message(false, 'bulk', repeat('x', 1000000)))"
+                    " FROM generate_series(1, 100)"
+                )
+            primary.query("UPDATE pgbench_accounts SET abalance = 1")
+            have_the_same_rows(primary, reader)
+            grown = relay.memory() - before
+        finally:
+            sleeper.signal_all(signal.SIGCONT)
+        print(f"memory: {before / 1e6:.1f} MB, grown by {grown / 1e6:.1f} MB")
+        assert grown < 8 << 20, f"the hub's memory grew by {grown} bytes"
+        have_the_same_rows(primary, sleeper)
+    size = sum(path.stat().st_size for path in archive.glob("?" * 24))
+    assert size >= 1 << 30, f"only {size} bytes passed"

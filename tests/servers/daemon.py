@@ -1,0 +1,124 @@
+"""walstream as a user runs it: a process of twistd's."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from psycopg.conninfo import make_conninfo
+
+from walstream.embedded.configuration import free_port
+
+__all__ = ["Serving", "Walstream", "wait_until"]
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 30.0) -> None:
+    """Poll until *condition* holds; *timeout* in seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not {what} after {timeout:g} s"
+        time.sleep(0.01)
+
+
+class Walstream:
+    """A ``twistd -n walstream`` process, ended when the context is left.
+
+    :param arguments: the command and its options.
+    :param log: where its output goes.
+    """
+
+    def __init__(self, *arguments: str | Path, log: Path) -> None:
+        self.log = log
+        twistd = Path(sys.executable).with_name("twistd")
+        command = [sys.executable, twistd, "-n", "--pidfile=", "walstream", *arguments]
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [str(word) for word in command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def text(self) -> str:
+        """Everything that it has logged."""
+        return self.log.read_text(errors="replace")
+
+    def await_text(self, text: str, timeout: float = 30.0) -> None:
+        """Wait until *text* is in the log."""
+
+        def appeared() -> bool:
+            if text in self.text:
+                return True
+            assert self.process.poll() is None, f"walstream has ended:\n{self.text}"
+            return False
+
+        try:
+            wait_until(appeared, f"in the log: {text}", timeout)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the log:\n{self.text}") from None
+
+    def stop(self, timeout: float = 30.0) -> int:
+        """Tell it to stop, and wait; the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """Wait until it has ended; the exit status."""
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"walstream does not end:\n{self.text}") from None
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+    def memory(self) -> int:
+        """Its own memory in bytes: without what it maps, which is the page cache's."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
+        return int(line.split()[1]) * 1024
+
+
+class Serving(Walstream):
+    """A command that listens on a loopback port, made when it does.
+
+    :ivar port: the port.
+    """
+
+    def __init__(self, *arguments: str | Path, log: Path, port: int | None = None) -> None:
+        self.port = port or free_port()
+        endpoint = f"tcp:{self.port}:interface=127.0.0.1"
+        super().__init__(*arguments, "--listen", endpoint, log=log)
+        try:
+            wait_until(self._listens, f"listening on port {self.port}")
+        except AssertionError as error:
+            self.kill()
+            raise AssertionError(f"{error}; the log:\n{self.text}") from None
+
+    def conninfo(self, **parameters: str) -> str:
+        """How a client connects to it."""
+        address = f"host=127.0.0.1 port={self.port} user=postgres"
+        return make_conninfo(address, **parameters)
+
+    def _listens(self) -> bool:
+        assert self.process.poll() is None, "walstream has ended"
+        try:
+            socket.create_connection(("127.0.0.1", self.port)).close()
+        except ConnectionRefusedError:
+            return False
+        return True

@@ -1,0 +1,168 @@
+"""Cursors: each reads the WAL of one timeline, from images that all of them share."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from walstream.archive.images import Image, Images
+from walstream.archive.tail import Tail
+from walstream.formats.segments import SegmentSize
+from walstream.interfaces import IWALCursor
+
+__all__ = ["Cursor"]
+
+_NOTHING = memoryview(b"")
+
+
+@implementer(IWALCursor)
+class Cursor:
+    """Reads from the image of one segment at a time, and has the next one ready in time.
+
+    At most two segments are mapped for it, which it shares with whoever reads there too.
+    """
+
+    def __init__(
+        self, timeline: int, position: int, size: SegmentSize, tail: Tail, images: Images
+    ) -> None:
+        self.position = position
+        self._timeline = timeline
+        self._size = size
+        self._tail = tail
+        self._images = images
+        self._read_from = position
+        self._image: Image | None = None
+        self._next: Image | None = None
+        self._loading: int | None = None
+        self._waiter: Deferred[None] | None = None
+        self._is_closed = False
+
+    @property
+    def available(self) -> int:
+        """See `IWALCursor.available`."""
+        return self._tail.available(self._timeline)
+
+    def read(self, limit: int) -> memoryview:
+        """See `IWALCursor.read`. An image's end is a segment's."""
+        self._read_from = start = self.position
+        image = self._image
+        if image is None or not image.start <= start < image.end or image.is_stale:
+            image = self._turn_over()
+            if image is None:
+                return _NOTHING
+        end = min(start + limit, self._tail.available(self._timeline), image.end)
+        if end <= start:
+            return _NOTHING
+        self.position = end
+        if end > image.middle and self._next is None and self._loading is None:
+            self._look_ahead(image.end)
+        return image.view[start - image.start : end - image.start]
+
+    def rewind(self, position: int) -> None:
+        """See `IWALCursor.rewind`."""
+        if not self._read_from <= position <= self.position:
+            raise ValueError(
+                f"{position} is not in the last read, from {self._read_from} to {self.position}"
+            )
+        self.position = position
+
+    def ready(self) -> Deferred[None]:
+        """See `IWALCursor.ready`."""
+        if self._waiter is not None:
+            raise RuntimeError("one ready() is outstanding already")
+        if self._is_closed:
+            return fail(RuntimeError("the cursor is closed"))
+        waiter = self._waiter = Deferred(self._cancelled)
+        self._proceed()
+        return waiter
+
+    def close(self) -> None:
+        """See `IWALCursor.close`."""
+        self._is_closed = True
+        self._drop_images()
+        if self._waiter is not None:
+            self._waiter.cancel()
+
+    # Waiting.
+
+    def _proceed(self) -> None:
+        """See whether there is something to read now, or what there is to wait for."""
+        waiter = self._waiter
+        if waiter is None:
+            return
+        if self.position >= self.available:
+            self._wait_for_more(waiter)
+        elif self._image_at_hand():
+            self._waiter = None
+            waiter.callback(None)
+        elif self._loading is None:
+            self._load(self._size.number(self.position))
+
+    def _wait_for_more(self, waiter: Deferred[None]) -> None:
+        over = self._tail.is_over(self._timeline)
+        if over is not None:
+            self._waiter = None
+            waiter.errback(over)
+        else:
+            self._tail.wait(self._proceed)
+
+    def _cancelled(self, _: Deferred[None]) -> None:
+        self._waiter = None
+        self._tail.leave(self._proceed)
+
+    # Images.
+
+    def _image_at_hand(self) -> bool:
+        image = self._image
+        if image is None or not image.start <= self.position < image.end or image.is_stale:
+            image = self._turn_over()
+        return image is not None
+
+    def _turn_over(self) -> Image | None:
+        """Go over to the image of `position`, if it is at hand."""
+        if self._image is not None:
+            self._images.release(self._image)
+        image, self._image, self._next = self._next, None, None
+        if image is None:
+            return None
+        if image.is_stale or not image.start <= self.position < image.end:
+            self._images.release(image)
+            return None
+        self._image = image
+        return image
+
+    def _look_ahead(self, position: int) -> None:
+        if position < self.available:
+            self._load(self._size.number(position))
+
+    def _load(self, number: int) -> None:
+        self._loading = number
+        acquired = self._images.acquire(self._timeline, number)
+        acquired.addCallbacks(self._loaded, self._not_loaded)
+
+    def _loaded(self, image: Image) -> None:
+        self._loading = None
+        if self._is_closed:
+            self._images.release(image)
+            return
+        self._next = image
+        self._proceed()
+
+    def _not_loaded(self, failure: Failure) -> None:
+        """Of a segment that is only looked ahead for, it is told when its turn comes."""
+        number, self._loading = self._loading, None
+        waiter = self._waiter
+        if waiter is None:
+            return
+        if number == self._size.number(self.position):
+            self._waiter = None
+            waiter.errback(failure)
+        else:
+            self._proceed()
+
+    def _drop_images(self) -> None:
+        for image in (self._image, self._next):
+            if image is not None:
+                self._images.release(image)
+        self._image = self._next = None

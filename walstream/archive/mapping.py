@@ -1,0 +1,94 @@
+"""Makes an image of a segment file: finds the file, maps it, reads it ahead, checks its header.
+
+Everything here waits for the disk, so it belongs into a lane.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from mmap import MAP_SHARED, PROT_READ, mmap
+
+from walstream.archive.filesystem import FileSystem
+from walstream.archive.images import Image
+from walstream.archive.native import populate
+from walstream.archive.paths import ArchivePaths
+from walstream.errors import FormatError, WALUnavailable
+from walstream.formats.lsn import LSN
+from walstream.formats.pages import LONG_HEADER_SIZE, SegmentHeader
+from walstream.interfaces import SystemIdentity
+
+__all__ = ["SegmentRequest", "load_image"]
+
+_READ = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRequest:
+    """Which segment is wanted.
+
+    :ivar segment: the name of the segment, for messages.
+    :ivar candidates: the files that may hold it, best first.
+    :ivar start: the position of its first byte.
+    :ivar valid: how many of its bytes are WAL at this moment.
+    """
+
+    segment: str
+    candidates: Sequence[str]
+    identity: SystemIdentity
+    start: LSN
+    valid: int
+
+
+def load_image(files: FileSystem, paths: ArchivePaths, request: SegmentRequest) -> Image:
+    """Map the first of the candidates that exists.
+
+    :raises WALUnavailable: if there is none, or if it cannot be served; that is its cause then.
+    """
+    try:
+        for candidate in request.candidates:
+            try:
+                fd = files.open(paths.of(candidate), os.O_RDONLY)
+            except FileNotFoundError:
+                continue
+            try:
+                return _map(files, fd, candidate, request)
+            finally:
+                files.close(fd)
+        _look_for_compressed(files, paths, request)
+    except (OSError, FormatError) as error:
+        raise WALUnavailable(request.segment) from error
+    raise WALUnavailable(request.segment)
+
+
+def _map(files: FileSystem, fd: int, name: str, request: SegmentRequest) -> Image:
+    size = request.identity.segment_size
+    found = files.size_of(fd)
+    if found != size:
+        raise FormatError(f"{name} has {found} bytes and not {size}")
+    mapping = mmap(fd, size, flags=MAP_SHARED, prot=PROT_READ)
+    # What lies behind has just been written, if at all, so it is in memory anyway.
+    if not populate(mapping, request.valid):
+        for offset in range(0, request.valid, _READ):
+            files.pread(fd, _READ, offset)
+    if request.valid >= LONG_HEADER_SIZE:
+        _check_header(SegmentHeader.parse(mapping[:LONG_HEADER_SIZE]), name, request)
+    return Image(mapping, request.start)
+
+
+def _check_header(header: SegmentHeader, name: str, request: SegmentRequest) -> None:
+    found = (header.address, header.system_identifier, header.segment_size)
+    identity = request.identity
+    if found != (request.start, identity.system_identifier, identity.segment_size):
+        raise FormatError(
+            f"{name} holds the WAL of system {header.system_identifier} from {header.address} on, in segments "
+            f"of {header.segment_size} bytes"
+        )
+
+
+def _look_for_compressed(files: FileSystem, paths: ArchivePaths, request: SegmentRequest) -> None:
+    for suffix in ("gz", "lz4", "zst"):
+        name = f"{request.candidates[0]}.{suffix}"
+        if files.find_size(paths.of(name)) is not None:
+            raise FormatError(f"{name} is compressed: decompress it to have it served")

@@ -1,0 +1,137 @@
+"""The reading side of an archive: how far it goes, and cursors over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from walstream.archive.cursor import Cursor
+from walstream.archive.documents import Documents
+from walstream.archive.filesystem import FileSystem
+from walstream.archive.images import Image, Images
+from walstream.archive.lane import Lane
+from walstream.archive.mapping import SegmentRequest, load_image
+from walstream.archive.paths import ArchivePaths
+from walstream.archive.tail import Tail
+from walstream.errors import WALUnavailable
+from walstream.formats.backup_history import backup_history_name
+from walstream.formats.lsn import LSN
+from walstream.formats.segments import DEFAULT_SEGMENT_SIZE, SegmentSize
+from walstream.formats.timelines import TimelineHistory
+from walstream.interfaces import BackupHistoryFile, SystemIdentity, WALPosition
+
+__all__ = ["ArchiveProvider"]
+
+
+class ArchiveProvider:
+    """Serves an archive directory; see `IWALProvider` for what its methods promise.
+
+    Whoever knows better how far the archive goes says so with `extend`.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, files: FileSystem, paths: ArchivePaths, documents: Documents, lane: Lane
+    ) -> None:
+        self.identity: SystemIdentity | None = None
+        self._files = files
+        self._paths = paths
+        self._documents = documents
+        self._tail = Tail()
+        self._images = Images(lane, self._load)
+
+    # IWALProvider
+
+    def end(self) -> WALPosition:
+        """See `IWALProvider.end`."""
+        return self._tail.end
+
+    async def backup_history(self, start: LSN) -> BackupHistoryFile | None:
+        """See `IWALProvider.backup_history`."""
+        timeline = self._tail.history.timeline_at(start)
+        return await self._documents.backup_history(
+            backup_history_name(timeline, start, self._size())
+        )
+
+    async def open(self, timeline: int, start: LSN) -> Cursor:
+        """See `IWALProvider.open`. At the end there is nothing to hold yet, so none is needed."""
+        size, available = self._size(), self._tail.available(timeline)
+        if start > available:
+            raise WALUnavailable(size.name(timeline, size.number(start)))
+        cursor = Cursor(timeline, start, size, self._tail, self._images)
+        if start < available:
+            try:
+                await cursor.ready()
+            except BaseException:
+                cursor.close()
+                raise
+        return cursor
+
+    # For those who fill the archive, or watch how another process does.
+
+    def extend(self, end: WALPosition, history: TimelineHistory | None = None) -> None:
+        """WAL may be served up to *end*; with its *history*, when it is on another timeline."""
+        before = self._tail.end
+        if history is not None and before.timeline in history:
+            switch_point = history.switch_point(before.timeline)
+            if switch_point is not None:
+                # Only the new timeline's file surely has all of the segment up to there.
+                self._images.forget(before.timeline, self._size().number(switch_point))
+        self._tail.move(end, history)
+
+    def was_replaced(self, timeline: int, number: int) -> None:
+        """A segment is in another file than before."""
+        self._images.forget(timeline, number)
+
+    @property
+    def history(self) -> TimelineHistory:
+        """The history of the current timeline."""
+        return self._tail.history
+
+    def close(self) -> None:
+        """Let go of what nobody uses."""
+        self._images.clear()
+
+    # Images
+
+    def _size(self) -> SegmentSize:
+        return self.identity.segment_size if self.identity is not None else DEFAULT_SEGMENT_SIZE
+
+    def _load(self, timeline: int, number: int) -> Callable[[], Image]:
+        assert self.identity is not None, "WAL is available, so it is known whose"
+        size = self.identity.segment_size
+        start = size.start(number)
+        request = SegmentRequest(
+            segment=size.name(timeline, number),
+            candidates=self._candidates(timeline, number),
+            identity=self.identity,
+            start=start,
+            valid=min(self._tail.available(timeline) - start, size),
+        )
+        return partial(self._logged, request)
+
+    def _candidates(self, timeline: int, number: int) -> list[str]:
+        """The files that may hold what is available of a segment, best first.
+
+        The segment in which a historic timeline ends may never have been finished on it. As
+        PostgreSQL does, it is read from a timeline's that follows: it has the same bytes up to
+        the switch point. A .partial is good only where the archive ends.
+        """
+        size, history = self._size(), self._tail.history
+        names = [size.name(timeline, number)]
+        while timeline != history.timeline:
+            switch_point = history.switch_point(timeline)
+            if switch_point is None or size.number(switch_point) != number:
+                return names
+            timeline = history.successor(timeline)
+            names.append(size.name(timeline, number))
+        end = self._tail.end.lsn
+        if size.number(end) == number:
+            # It may get its final name at any moment, between two looks too.
+            names += [f"{names[-1]}.partial", names[-1]]
+        return names

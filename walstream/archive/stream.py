@@ -1,0 +1,241 @@
+"""One stream on its way into an archive: from `begin` to `finish`, on one timeline.
+
+The reactor's thread writes, into the page cache; the lane makes durable, in order. Nothing is
+counted as durable before the file's data and the directory entry that names it are, and after the
+first failure nothing more is: a segment behind a hole would be a gap under a finished name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
+
+from walstream.archive.lane import Lane
+from walstream.archive.segment import OpenSegment
+from walstream.archive.supply import SegmentSupply
+from walstream.errors import Discontinuity, SinkFailed
+from walstream.formats.lsn import LSN
+from walstream.formats.segments import SegmentSize
+
+__all__ = ["Stream", "StreamOwner"]
+
+# Writeback is started this often while WAL comes in bulk, so that an fsync finds little left to
+# do. Measured with 16 MiB segments; 5 % of the time of a bulk receive.
+_WRITEBACK_EVERY = 1 << 20
+
+
+class StreamOwner(Protocol):
+    """Who is told what becomes of a stream. All calls come in the reactor's thread."""
+
+    def stream_is_durable(self, lsn: int) -> None:
+        """Everything up to *lsn* is durable.
+
+        :raises OSError: to end the stream.
+        """
+
+    def stream_has_unsynced(self, segments: int) -> None:
+        """So many segments are complete and not yet durable."""
+
+    def stream_replaced(self, start: int) -> None:
+        """Another file has taken the place of the .partial of the segment at *start*."""
+
+    def stream_failed(self, error: SinkFailed) -> None:
+        """Nothing more of the stream can be kept."""
+
+
+class Stream:
+    """Writes WAL of one timeline, in order.
+
+    :ivar timeline: the timeline.
+    :ivar start: the position at which it began, the start of a segment.
+    :ivar written: the position up to which WAL was taken.
+    :ivar flushed: the position up to which it is durable; may be further on for as long as WAL
+        comes again that is durable already.
+    :ivar failure: why nothing more can be kept, or None.
+    """
+
+    def __init__(
+        self,
+        timeline: int,
+        start: int,
+        flushed: int,
+        size: SegmentSize,
+        first: OpenSegment | None,
+        supply: SegmentSupply,
+        lane: Lane,
+        owner: StreamOwner,
+    ) -> None:
+        self.timeline = timeline
+        self.start = self.written = start
+        self.flushed = flushed
+        self.failure: SinkFailed | None = None
+        self._size = size
+        self._supply = supply
+        self._lane = lane
+        self._owner = owner
+        self._first = first
+        self._segment: OpenSegment | None = None
+        self._unsynced = 0
+        self._write_back_at = start + _WRITEBACK_EVERY
+        self._flushing: list[Deferred[LSN]] | None = None
+        self._to_flush: list[Deferred[LSN]] = []
+        # Set in the lane's thread, by the first job that failed.
+        self._is_broken = False
+
+    # Taking WAL.
+
+    def write(self, start: int, data: memoryview) -> None:
+        """See `IWALSink.write`."""
+        if self.failure is not None:
+            raise self.failure
+        if start != self.written:
+            raise Discontinuity(self.written, start)
+        segment = self._segment
+        try:
+            while True:
+                if segment is None:
+                    if not data:
+                        return
+                    segment = self._segment = self._next_segment()
+                room = segment.end - start
+                if len(data) <= room:
+                    break
+                segment.put(start, data[:room])
+                self.written = start = segment.end
+                self._complete(segment)
+                segment, data = None, data[room:]
+            segment.put(start, data)
+        except OSError as error:
+            raise self._fail(error, "write", segment) from error
+        self.written = end = start + len(data)
+        if end == segment.end:
+            self._complete(segment)
+        elif end >= self._write_back_at:
+            self._write_back(segment, end)
+
+    def _next_segment(self) -> OpenSegment:
+        segment, self._first = self._first, None
+        if segment is not None:
+            return segment
+        return self._supply.take(self.timeline, self._size.number(self.written))
+
+    def _next_path(self) -> str:
+        return self._supply.path(self.timeline, self._size.number(self.written))
+
+    def _write_back(self, segment: OpenSegment, end: int) -> None:
+        self._write_back_at = end + _WRITEBACK_EVERY
+        if not segment.is_writing_back:
+            # While the lane has not come to the last range, the next one includes this one.
+            segment.is_writing_back = True
+            self._lane.post(partial(segment.start_writeback, end))
+
+    def _complete(self, segment: OpenSegment) -> None:
+        self._segment = None
+        self._write_back_at = segment.end + _WRITEBACK_EVERY
+        self._unsynced += 1
+        job = self._make_durable(segment.finish)
+        self._lane.post(segment.close)
+        job.addCallback(self._completed, segment)
+        job.addErrback(self._job_failed, segment)
+        self._owner.stream_has_unsynced(self._unsynced)
+
+    def _completed(self, _: None, segment: OpenSegment) -> None:
+        self._unsynced -= 1
+        self._advance(segment.end, segment)
+        self._owner.stream_has_unsynced(self._unsynced)
+
+    # Making it durable.
+
+    def flush(self) -> Deferred[LSN]:
+        """See `IWALSink.flush`."""
+        if self.failure is not None:
+            return fail(self.failure)
+        if self.flushed >= self.written:
+            return succeed(LSN(self.flushed))
+        flushed: Deferred[LSN] = Deferred()
+        self._to_flush.append(flushed)
+        if self._flushing is None:
+            self._start_flush()
+        return flushed
+
+    def _start_flush(self) -> None:
+        self._flushing, self._to_flush = self._to_flush, []
+        end, segment = self.written, self._segment
+        # Behind the last complete segment there is nothing to sync, but the lane is to come there.
+        sync = partial(segment.sync, end) if segment is not None else _nothing
+        job = self._make_durable(sync)
+        job.addCallback(self._flush_done, end, segment)
+        job.addErrback(self._job_failed, segment)
+
+    def _flush_done(self, _: None, end: int, segment: OpenSegment | None) -> None:
+        self._advance(end, segment)
+        waiting, self._flushing = self._flushing or [], None
+        for flushed in waiting:
+            flushed.callback(LSN(self.flushed))
+        if self._to_flush and self._flushing is None:
+            self._start_flush()
+
+    def _make_durable(self, step: Callable[[], None]) -> Deferred[None]:
+        def job() -> None:
+            if self._is_broken:
+                raise _AfterFailure
+            try:
+                step()
+            except BaseException:
+                self._is_broken = True
+                raise
+
+        return self._lane.run(job)
+
+    def _advance(self, end: int, segment: OpenSegment | None) -> None:
+        if segment is not None and segment.was_replaced:
+            segment.was_replaced = False
+            self._owner.stream_replaced(segment.start)
+        if end > self.flushed:
+            self.flushed = end
+            self._owner.stream_is_durable(end)
+
+    # The end.
+
+    def finish(self) -> Deferred[None]:
+        """Make everything durable and close what is open; see `IWALSink.finish`."""
+        return Deferred.fromCoroutine(self._finish())
+
+    async def _finish(self) -> None:
+        try:
+            await self.flush()
+        finally:
+            await self._lane.run(self._close)
+
+    def _close(self) -> None:
+        for segment in (self._first, self._segment):
+            if segment is not None:
+                segment.close()
+
+    def _job_failed(self, failure: Failure, segment: OpenSegment | None) -> None:
+        if self.failure is None:
+            self._fail(failure.value, "make durable", segment)
+
+    def _fail(self, error: BaseException, what: str, segment: OpenSegment | None) -> SinkFailed:
+        path = segment.path if segment is not None else self._next_path()
+        reason = getattr(error, "strerror", None) or repr(error)
+        self.failure = SinkFailed(f"could not {what} {path}: {reason}")
+        self.failure.__cause__ = error
+        waiting = (self._flushing or []) + self._to_flush
+        self._flushing, self._to_flush = None, []
+        for flushed in waiting:
+            flushed.errback(self.failure)
+        self._owner.stream_failed(self.failure)
+        return self.failure
+
+
+class _AfterFailure(Exception):
+    """A job that was not run, since one before it failed."""
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,112 @@
+"""The rows that go in at the primary and come out at the standby, and SQL's view of the two.
+
+Synchronous, on two connections that it keeps: all of it belongs in one thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any, LiteralString
+
+import psycopg
+
+from walstream.demo.sample import Rows
+from walstream.embedded import Cluster
+from walstream.errors import WalstreamError
+from walstream.formats.lsn import LSN
+
+__all__ = ["Flow", "RowsDiffer"]
+
+_CREATE = (
+    "CREATE TABLE demo "
+    "(id bigint PRIMARY KEY, written_at timestamptz NOT NULL, content text NOT NULL)"
+)
+_INSERT = (
+    "INSERT INTO demo SELECT id, clock_timestamp(), md5(random()::text) "
+    "FROM generate_series(%s::bigint, %s::bigint) AS id"
+)
+_ROWS = (
+    "SELECT count(*), coalesce(bit_xor(hashtextextended(demo::text, 0)), 0) "
+    "FROM demo WHERE id > %s AND id <= %s"
+)
+_PRIMARY = "SELECT pg_current_wal_lsn()::text, (SELECT count(*) FROM pg_stat_replication)"
+_STANDBY = "SELECT pg_last_wal_replay_lsn()::text, (SELECT coalesce(max(id), 0) FROM demo)"
+
+# A server that does not answer for so long is not well.
+_SETTINGS = "-c statement_timeout=10s"
+_CONNECT_SECONDS = 10
+
+_Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+class RowsDiffer(WalstreamError):
+    """The standby has not the rows that the primary has."""
+
+
+class Flow:
+    """Writes rows on the primary, and finds them on the standby.
+
+    The rows have the numbers from 1 on in ``id``, so the greatest of them is their count.
+
+    :ivar written: how many rows were written.
+    """
+
+    _primary: _Connection
+    _standby: _Connection
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    def open_primary(self, primary: Cluster) -> None:
+        """Connect to the primary, and make the table there."""
+        self._primary = _connect(primary)
+        self._primary.execute(_CREATE)
+
+    def open_standby(self, standby: Cluster) -> None:
+        """Connect to the standby, which has the table already, by its base backup."""
+        self._standby = _connect(standby)
+
+    def write(self, count: int) -> None:
+        """Write so many rows more, in one transaction."""
+        if count:
+            self._primary.execute(_INSERT, [self.written + 1, self.written + count])
+            self.written += count
+
+    def look_at_primary(self) -> tuple[LSN, int]:
+        """Up to where it has written WAL, and how many walsenders it has."""
+        position, walsenders = _one(self._primary, _PRIMARY)
+        return LSN.parse(position), walsenders
+
+    def look_at_standby(self) -> tuple[LSN, int]:
+        """Up to where it has replayed WAL, and how many rows it has."""
+        position, rows = _one(self._standby, _STANDBY)
+        return LSN.parse(position), rows
+
+    def compare(self, after: int, upto: int) -> Rows:
+        """The rows with an ``id`` over *after* and up to *upto*, which both have alike.
+
+        :raises RowsDiffer: if they do not.
+        """
+        bounds = (after, upto)
+        primary, standby = (
+            Rows(*_one(server, _ROWS, *bounds)) for server in (self._primary, self._standby)
+        )
+        if primary != standby or primary.count != upto - after:
+            raise RowsDiffer(
+                f"of the rows {after + 1} to {upto}, the primary has {primary.count} (checksum "
+                f"{primary.checksum_text}) and the standby {standby.count} (checksum "
+                f"{standby.checksum_text}): has another client changed the table demo?"
+            )
+        return primary
+
+
+def _connect(cluster: Cluster) -> _Connection:
+    return cluster.connect(
+        application_name="walstream demo", connect_timeout=_CONNECT_SECONDS, options=_SETTINGS
+    )
+
+
+def _one(connection: _Connection, query: LiteralString, *values: object) -> tuple[Any, ...]:
+    row = connection.execute(query, values or None).fetchone()
+    if row is None:
+        raise AssertionError(f"no row: {query}")
+    return row

@@ -1,0 +1,56 @@
+"""From options to the service that they ask for."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from walstream.tap.options import DemoOptions, HubOptions, Options, ReceiveOptions, SendOptions
+
+__all__ = ["makeService"]
+
+
+def makeService(options: Options) -> IService:
+    """The service that *options* ask for: it ends the process when it is over."""
+    from twisted.internet import reactor
+
+    from walstream.services.process import ExitStatus, ProcessService
+
+    # Made before what has to be cleaned up at the end: see there.
+    status = ExitStatus()
+    service = _command_service(options.subOptions, reactor)
+    return cast(IService, ProcessService(service, reactor, status.fail))
+
+
+def _command_service(options: usage.Options, reactor: Any) -> Any:
+    if isinstance(options, DemoOptions):
+        from walstream.demo import make_demo_service
+
+        return make_demo_service(options, reactor)
+    from walstream.services import assembly
+
+    match options:
+        case ReceiveOptions():
+            return assembly.receive(
+                reactor,
+                options.archive,
+                options.upstream,
+                options.settings,
+                retry=not options["no-loop"],
+                verbose=bool(options["verbose"]),
+            )
+        case SendOptions():
+            return assembly.send(reactor, options.archive, options.listen, options.sender_settings)
+        case HubOptions():
+            return assembly.hub(
+                reactor,
+                options.archive,
+                options.upstream,
+                options.settings,
+                options.listen,
+                options.sender_settings,
+                verbose=bool(options["verbose"]),
+            )
+    raise AssertionError(f"no service for {options!r}")

@@ -1,0 +1,53 @@
+"""Reading the values of options; what is wrong with one is a `FormatError` that says what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import TypeVar
+
+from walstream.errors import FormatError
+
+__all__ = ["one_of", "seconds", "slot_name", "whole_number"]
+
+_E = TypeVar("_E", bound=Enum)
+
+
+def one_of(kind: type[_E]) -> Callable[[str], _E]:
+    """A parser for the values of an Enum."""
+
+    def parse(text: str) -> _E:
+        try:
+            return kind(text)
+        except ValueError:
+            values = " or ".join(str(member.value) for member in kind)
+            raise FormatError(f"{text!r} is none of the values that there are: {values}") from None
+
+    return parse
+
+
+def whole_number(text: str) -> int:
+    """A number of 0 or more, in decimal digits."""
+    if not (text.isascii() and text.isdecimal()):
+        raise FormatError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A number of seconds of 0 or more, with a fraction if need be."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise FormatError(f"{text!r} is not a number of seconds of 0 or more")
+    return number
+
+
+def slot_name(text: str) -> str:
+    """The name of a replication slot (``ReplicationSlotValidateName`` in PostgreSQL)."""
+    if not text or len(text) > 63 or not set(text) <= set("abcdefghijklmnopqrstuvwxyz0123456789_"):
+        raise FormatError(
+            f"{text!r} is not a slot's name: it has 1 to 63 lower-case letters, digits and _"
+        )
+    return text

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Figures", "cpu_seconds", "pairs", "ratio_line", "run"]
+__all__ = ["Figures", "cpu_seconds", "pairs", "ratio_line", "run", "settle"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -51,6 +51,20 @@ def cpu_seconds(pid: int) -> float:
     """The CPU time that a running process has used so far, in seconds; its ticks are 10 ms."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def settle(scratch: Path, size: int) -> None:
+    """Bring disk and memory into the same state before each run, so that none pays for another.
+
+    A virtual machine gives freed memory back to its host, and to have it again costs the first
+    who writes as much as ten times the writing: *size* bytes are written to *scratch* and removed.
+    """
+    block = bytes(1 << 20)
+    with scratch.open("wb") as file:
+        for _ in range(size >> 20):
+            file.write(block)
+    scratch.unlink()
+    os.sync()
 
 
 def pairs(

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import filecmp
-import os
 import shutil
 import sys
 from pathlib import Path
 
 from benchmarks.backlog import Backlog, backlog
-from benchmarks.measure import Figures, pairs, ratio_line, run
+from benchmarks.measure import Figures, pairs, ratio_line, run, settle
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import DEFAULT_SEGMENT_SIZE
 
@@ -60,7 +59,7 @@ def _fresh(wal: Backlog, directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(mode=0o700)
     shutil.copy(wal.segment_before(), directory)
-    os.sync()  # neither pays for what was written before
+    settle(directory / "scratch", wal.size)
 
 
 def _compare(wal: Backlog, ours: Path, theirs: Path) -> None:

@@ -61,6 +61,12 @@ def no_libpq_environment() -> None:
         del os.environ[name]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def working_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Trial's `TestCase.mktemp` makes its files below the working directory: not in the checkout."""
+    os.chdir(tmp_path_factory.mktemp("trial"))
+
+
 @pytest.fixture(scope="session")
 def session_directory() -> Iterator[Path]:
     """A directory for the whole run, which every user can enter."""

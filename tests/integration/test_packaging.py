@@ -160,7 +160,8 @@ def test_a_wheel_has_all_that_walstream_is(source: Path, tmp_path: Path) -> None
     with zipfile.ZipFile(build("wheel", source, tmp_path / "built")) as wheel:
         packed = set(wheel.namelist())
     modules = {str(path.relative_to(source)) for path in (source / "walstream").rglob("*.py")}
-    assert packed >= modules | {"walstream/py.typed", "twisted/plugins/walstream_plugin.py"}
+    wanted = modules | {"walstream/py.typed", "twisted/plugins/walstream_plugin.py"}
+    assert not wanted - packed, "a folder without __init__.py is no package"
     folders = {name.partition("/")[0] for name in packed if ".dist-info" not in name}
     assert folders == {"walstream", "twisted"}
     assert not [name for name in packed if name.endswith(("__pycache__", "dropin.cache"))]

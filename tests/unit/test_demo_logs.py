@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,7 +48,9 @@ class DemoLogTests(SynchronousTestCase):
         self.logger = Logger("demo", observer=self.publisher)
         self.said: list[str] = []
         self.log = DemoLog(self.publisher, HeldOutput(io.StringIO(), lambda _: None))
-        self.path = Path(self.mktemp())
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.path = Path(temporary.name) / "log"
 
     def test_says_warnings_and_errors_only(self) -> None:
         """Without the time and the place: the file has them."""

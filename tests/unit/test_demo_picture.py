@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.unit.test_demo_sample import SAMPLE
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.unit.test_demo_sample import SAMPLE
 from walstream.demo.picture import ASCII, FANCY, block, line, size_text
 from walstream.demo.sample import Rows
 from walstream.formats.lsn import LSN

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import os
 
-from tests.unit.test_demo_sample import SAMPLE
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.unit.test_demo_sample import SAMPLE
 from walstream.demo.picture import ASCII, FANCY, block, line
 from walstream.demo.screen import Output, PlainScreen, TerminalScreen, screen_on
 
@@ -15,7 +15,7 @@ from walstream.demo.screen import Output, PlainScreen, TerminalScreen, screen_on
 class Terminal(io.StringIO):
     """A terminal of 80 columns: it has no descriptor to ask for another number."""
 
-    encoding = "utf-8"  # type: ignore[assignment]
+    encoding = "utf-8"
 
     def isatty(self) -> bool:
         return True
@@ -127,7 +127,7 @@ class ScreenOnTests(SynchronousTestCase):
     def test_a_terminal_without_unicode_gets_ascii(self) -> None:
         """By the encoding of the stream."""
         stream = Terminal()
-        stream.encoding = "ascii"  # type: ignore[misc]
+        stream.encoding = "ascii"
         screen_on(Output(stream), {"TERM": "xterm"}).show(SAMPLE, 0.0)
         self.assertTrue(stream.getvalue().isascii())
 

@@ -151,9 +151,10 @@ class DirectWriter(Protocol):
     """Writes past the transport, as `walstream.protocols.direct` does: the rest in doWrite."""
 
     rest = b""
+    connection: Any
 
     def connectionMade(self) -> None:
-        self.connection: Any = self.transport
+        self.connection = self.transport
         self.ordinary: Callable[[], object] = self.connection.doWrite
         self.connection.doWrite = self.do_write
 

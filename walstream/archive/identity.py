@@ -16,7 +16,15 @@ from walstream.formats.pages import LONG_HEADER_SIZE, SegmentHeader, major_versi
 from walstream.formats.segments import SegmentSize, parse_segment_file
 from walstream.interfaces import SystemIdentity
 
-__all__ = ["adopt_segments", "check_newest", "load_identity", "store_identity"]
+__all__ = ["adopt_segments", "check_newest", "is_same_system", "load_identity", "store_identity"]
+
+
+def is_same_system(one: SystemIdentity, other: SystemIdentity) -> bool:
+    """Whether two identities are of the same cluster; its version may change."""
+    return (one.system_identifier, one.segment_size) == (
+        other.system_identifier,
+        other.segment_size,
+    )
 
 
 def load_identity(files: FileSystem, paths: ArchivePaths) -> SystemIdentity | None:

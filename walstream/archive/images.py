@@ -15,6 +15,7 @@ from collections.abc import Callable
 from mmap import mmap
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from walstream.archive.lane import Lane
@@ -50,6 +51,8 @@ class Images:
     :param load: makes the job that maps a segment, given its timeline and number.
     :param spare: how many to keep that nobody uses.
     """
+
+    _log = Logger()
 
     def __init__(
         self, lane: Lane, load: Callable[[int, int], Callable[[], Image]], spare: int = 8
@@ -110,6 +113,8 @@ class Images:
         if is_current:
             del self._loading[key]
         if isinstance(result, Failure):
+            if result.value.__cause__ is not None:
+                self._log.error("cannot serve WAL: {reason}", reason=str(result.value.__cause__))
             for acquired in waiting:
                 acquired.errback(result)
             return

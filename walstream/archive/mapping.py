@@ -13,7 +13,7 @@ from mmap import MAP_SHARED, PROT_READ, mmap
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.images import Image
 from walstream.archive.native import populate
-from walstream.archive.paths import ArchivePaths
+from walstream.archive.paths import COMPRESSIONS, ArchivePaths
 from walstream.errors import FormatError, WALUnavailable
 from walstream.formats.lsn import LSN
 from walstream.formats.pages import LONG_HEADER_SIZE, SegmentHeader
@@ -88,7 +88,7 @@ def _check_header(header: SegmentHeader, name: str, request: SegmentRequest) -> 
 
 
 def _look_for_compressed(files: FileSystem, paths: ArchivePaths, request: SegmentRequest) -> None:
-    for suffix in ("gz", "lz4", "zst"):
+    for suffix in COMPRESSIONS:
         name = f"{request.candidates[0]}.{suffix}"
         if files.find_size(paths.of(name)) is not None:
             raise FormatError(f"{name} is compressed: decompress it to have it served")

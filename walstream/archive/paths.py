@@ -10,7 +10,10 @@ import re
 from collections.abc import Iterable
 from os.path import join
 
-__all__ = ["ArchivePaths", "foreign_names", "rank_segments"]
+__all__ = ["COMPRESSIONS", "ArchivePaths", "foreign_names", "rank_segments"]
+
+#: What the names of compressed segments end in.
+COMPRESSIONS = ("gz", "lz4", "zst")
 
 _SEGMENT = re.compile(r"[0-9A-F]{24}(\.(gz|lz4|zst))?(\.partial)?")
 _COMPANION = re.compile(
@@ -30,6 +33,7 @@ class ArchivePaths:
     :ivar fresh: the file of a segment, while it is being made in a hurry.
     :ivar rewrite: a segment that is received again, because its ``.partial`` is not trusted.
     :ivar incoming: a small file before it gets its name.
+    :ivar slots: the directory of the replication slots.
     """
 
     def __init__(self, root: str) -> None:
@@ -42,6 +46,7 @@ class ArchivePaths:
         self.fresh = join(self.own, "fresh")
         self.rewrite = join(self.own, "rewrite")
         self.incoming = join(self.own, "incoming")
+        self.slots = join(self.own, "slots")
 
     def of(self, name: str) -> str:
         """The path of a file that other programs know."""

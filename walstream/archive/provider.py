@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from twisted.internet.defer import Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
-
 from walstream.archive.cursor import Cursor
 from walstream.archive.documents import Documents
 from walstream.archive.filesystem import FileSystem
@@ -32,8 +28,6 @@ class ArchiveProvider:
 
     Whoever knows better how far the archive goes says so with `extend`.
     """
-
-    _log = Logger()
 
     def __init__(
         self, files: FileSystem, paths: ArchivePaths, documents: Documents, lane: Lane
@@ -113,7 +107,7 @@ class ArchiveProvider:
             start=start,
             valid=min(self._tail.available(timeline) - start, size),
         )
-        return partial(self._logged, request)
+        return partial(load_image, self._files, self._paths, request)
 
     def _candidates(self, timeline: int, number: int) -> list[str]:
         """The files that may hold what is available of a segment, best first.
@@ -130,8 +124,7 @@ class ArchiveProvider:
                 return names
             timeline = history.successor(timeline)
             names.append(size.name(timeline, number))
-        end = self._tail.end.lsn
-        if size.number(end) == number:
+        if size.number(self._tail.end.lsn) == number:
             # It may get its final name at any moment, between two looks too.
             names += [f"{names[-1]}.partial", names[-1]]
         return names

@@ -20,6 +20,7 @@ from walstream.archive.supply import SegmentSupply
 from walstream.errors import Discontinuity, SinkFailed
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
+from walstream.interfaces import WALPosition
 
 __all__ = ["Stream", "StreamOwner"]
 
@@ -60,8 +61,7 @@ class Stream:
 
     def __init__(
         self,
-        timeline: int,
-        start: int,
+        start: WALPosition,
         flushed: int,
         size: SegmentSize,
         first: OpenSegment | None,
@@ -69,8 +69,9 @@ class Stream:
         lane: Lane,
         owner: StreamOwner,
     ) -> None:
-        self.timeline = timeline
-        self.start = self.written = start
+        self.timeline = start.timeline
+        self.start: int = start.lsn
+        self.written: int = start.lsn
         self.flushed = flushed
         self.failure: SinkFailed | None = None
         self._size = size
@@ -80,7 +81,7 @@ class Stream:
         self._first = first
         self._segment: OpenSegment | None = None
         self._unsynced = 0
-        self._write_back_at = start + _WRITEBACK_EVERY
+        self._write_back_at = start.lsn + _WRITEBACK_EVERY
         self._flushing: list[Deferred[LSN]] | None = None
         self._to_flush: list[Deferred[LSN]] = []
         # Set in the lane's thread, by the first job that failed.

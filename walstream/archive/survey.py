@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from walstream.archive.end_mark import read_end_mark
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.identity import adopt_segments, check_newest, load_identity
-from walstream.archive.paths import ArchivePaths, rank_segments
+from walstream.archive.paths import COMPRESSIONS, ArchivePaths, rank_segments
 from walstream.errors import ArchiveError, FormatError
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import (
@@ -58,6 +58,11 @@ def survey(files: FileSystem, paths: ArchivePaths) -> Survey:
     :raises OSError: if it cannot be read.
     """
     names = files.names(paths.root)
+    if "archive_status" in names:
+        raise ArchiveError(
+            f"{paths.root} is a server's own pg_wal, which is not an archive: its files are "
+            "removed and used again; choose another directory"
+        )
     ranked = rank_segments(names)
     histories = frozenset(filter(None, map(parse_history_file_name, names)))
     identity = load_identity(files, paths)
@@ -89,13 +94,12 @@ def survey(files: FileSystem, paths: ArchivePaths) -> Survey:
 def is_held(files: FileSystem, paths: ArchivePaths, size: SegmentSize, end: WALPosition) -> bool:
     """Whether an end mark agrees with the files: its last byte must be in one that is there."""
     name = size.name(end.timeline, size.number(end.lsn - 1))
-    compressed = any(
-        files.find_size(f"{paths.of(name)}.{suffix}") for suffix in ("gz", "lz4", "zst")
-    )
-    if compressed or files.find_size(paths.of(name)) == size:
-        return True
     # At a segment's end the file had its final name before the mark was written.
-    return size.offset(end.lsn) != 0 and files.find_size(paths.partial(name)) == size
+    if size.offset(end.lsn) and files.find_size(paths.partial(name)) == size:
+        return True
+    if files.find_size(paths.of(name)) == size:
+        return True
+    return any(files.find_size(f"{paths.of(name)}.{suffix}") for suffix in COMPRESSIONS)
 
 
 def read_history(files: FileSystem, paths: ArchivePaths, timeline: int) -> TimelineHistory | None:

@@ -37,7 +37,7 @@ def make_demo_service(options: DemoOptionsLike, reactor: Any) -> DemoService:
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]  # they would steer every connection
     output, errors = Output(sys.stdout), Output(sys.stderr)
-    sys.stdout = held = HeldOutput(sys.stdout)  # type: ignore[assignment]
+    sys.stdout = held = HeldOutput(sys.stdout)
     service = DemoService(
         DemoSettings(options.rows, options.seconds),
         Stage(reactor),

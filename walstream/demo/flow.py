@@ -1,18 +1,19 @@
-"""The rows that go in at the primary and come out at the standby, and SQL's view of the two.
+"""The rows that go in at the primary and come out at the standby, and what the three say of it.
 
-Synchronous, on two connections that it keeps: all of it belongs in one thread.
+Synchronous, on three connections that it keeps: all of it belongs in one thread.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Any, LiteralString
 
 import psycopg
 
-from walstream.demo.sample import Rows
+from walstream.demo.sample import Look, Rows
 from walstream.embedded import Cluster
 from walstream.errors import WalstreamError
-from walstream.formats.lsn import LSN
+from walstream.formats.lsn import INVALID, LSN
 
 __all__ = ["Flow", "RowsDiffer"]
 
@@ -30,10 +31,19 @@ _ROWS = (
 )
 _PRIMARY = "SELECT pg_current_wal_lsn()::text, (SELECT count(*) FROM pg_stat_replication)"
 _STANDBY = "SELECT pg_last_wal_replay_lsn()::text, (SELECT coalesce(max(id), 0) FROM demo)"
+# PostgreSQL's documentation, "Streaming Replication Protocol": its third column is the position.
+_HUB = "IDENTIFY_SYSTEM"
+_HUB_POSITION = 2
 
 # A server that does not answer for so long is not well.
 _SETTINGS = "-c statement_timeout=10s"
 _CONNECT_SECONDS = 10
+
+# The hub lets nobody in before it knows whose WAL it has.
+_FIRST_WAL_TIMEOUT = 15.0
+_POLL_SECONDS = 0.02
+
+_NAME = "walstream demo"
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -51,6 +61,7 @@ class Flow:
     """
 
     _primary: _Connection
+    _hub: _Connection
     _standby: _Connection
 
     def __init__(self) -> None:
@@ -60,6 +71,28 @@ class Flow:
         """Connect to the primary, and make the table there."""
         self._primary = _connect(primary)
         self._primary.execute(_CREATE)
+
+    def open_hub(self, conninfo: str) -> None:
+        """Connect to the hub, as a standby would, and wait until it has WAL."""
+        deadline = time.monotonic() + _FIRST_WAL_TIMEOUT
+        while True:
+            try:
+                self._hub = psycopg.connect(
+                    conninfo,
+                    autocommit=True,
+                    replication="true",
+                    # Without it, the hub's texts come as bytes.
+                    client_encoding="UTF8",
+                    application_name=_NAME,
+                    connect_timeout=_CONNECT_SECONDS,
+                )
+                break
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_POLL_SECONDS)
+        while self._hub_position() == INVALID and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
 
     def open_standby(self, standby: Cluster) -> None:
         """Connect to the standby, which has the table already, by its base backup."""
@@ -71,15 +104,12 @@ class Flow:
             self._primary.execute(_INSERT, [self.written + 1, self.written + count])
             self.written += count
 
-    def look_at_primary(self) -> tuple[LSN, int]:
-        """Up to where it has written WAL, and how many walsenders it has."""
-        position, walsenders = _one(self._primary, _PRIMARY)
-        return LSN.parse(position), walsenders
-
-    def look_at_standby(self) -> tuple[LSN, int]:
-        """Up to where it has replayed WAL, and how many rows it has."""
-        position, rows = _one(self._standby, _STANDBY)
-        return LSN.parse(position), rows
+    def look(self) -> Look:
+        """Ask all three; the standby first, so that nobody seems to be ahead of its upstream."""
+        standby, read_back = _one(self._standby, _STANDBY)
+        hub = self._hub_position()
+        primary, walsenders = _one(self._primary, _PRIMARY)
+        return Look(LSN.parse(primary), hub, LSN.parse(standby), read_back, walsenders)
 
     def compare(self, after: int, upto: int) -> Rows:
         """The rows with an ``id`` over *after* and up to *upto*, which both have alike.
@@ -98,10 +128,13 @@ class Flow:
             )
         return primary
 
+    def _hub_position(self) -> LSN:
+        return LSN.parse(_one(self._hub, _HUB)[_HUB_POSITION])
+
 
 def _connect(cluster: Cluster) -> _Connection:
     return cluster.connect(
-        application_name="walstream demo", connect_timeout=_CONNECT_SECONDS, options=_SETTINGS
+        application_name=_NAME, connect_timeout=_CONNECT_SECONDS, options=_SETTINGS
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO, cast
 
 from twisted.logger import (
     FilteringLogObserver,
@@ -17,7 +17,6 @@ from twisted.logger import (
     LogLevel,
     LogLevelFilterPredicate,
     LogPublisher,
-    PredicateResult,
     eventAsText,
     textFileLogObserver,
 )
@@ -82,10 +81,11 @@ class DemoLog:
         self._held.drop()
 
         def observe(event: LogEvent) -> None:
-            say(eventAsText(event, includeTimestamp=False, includeSystem=False))
+            if text := eventAsText(event, includeTimestamp=False, includeSystem=False):
+                say(text)
 
         warnings = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
-        self._add(FilteringLogObserver(_observer(observe), [warnings, _has_text]))
+        self._add(FilteringLogObserver(cast(ILogObserver, observe), [warnings]))
 
     def write_to(self, path: Path) -> None:
         """Write everything to a new file from now on."""
@@ -102,14 +102,3 @@ class DemoLog:
     def _add(self, observer: ILogObserver) -> None:
         self._observers.append(observer)
         self._publisher.addObserver(observer)
-
-
-def _observer(observe: Callable[[LogEvent], None]) -> ILogObserver:
-    anything: Any = observe  # zope takes any callable for one; mypy does not
-    result: ILogObserver = anything
-    return result
-
-
-def _has_text(event: LogEvent) -> Any:
-    # The class is provided by constants, of which mypy knows no type.
-    return PredicateResult.maybe if eventAsText(event).strip() else PredicateResult.no

@@ -83,11 +83,12 @@ def size_text(size: float) -> str:
     """A number of bytes in PostgreSQL's units, of which one is 1024 of the next smaller."""
     if size < 1000:
         return f"{size:.0f} B"
-    for unit in ("kB", "MB", "GB"):
+    units = ["GB", "MB", "kB"]
+    size /= 1024
+    while size >= 1000 and len(units) > 1:
         size /= 1024
-        if size < 1000:
-            break
-    return f"{size:.1f}".removesuffix(".0") + f" {unit}"
+        units.pop()
+    return f"{size:.1f}".removesuffix(".0") + f" {units[-1]}"
 
 
 def _row(name: str, position: str, behind: str, bar: str, remark: str) -> str:

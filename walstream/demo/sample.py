@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
 
-__all__ = ["Rows", "Sample", "Speed"]
+__all__ = ["Look", "Rows", "Sample", "Speed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,31 +32,39 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """What was seen at one moment; the standby first, so that none seems ahead of its upstream.
+class Look:
+    """What the three answered at one moment.
+
+    :ivar primary: up to where the primary has written WAL.
+    :ivar hub: up to where the hub serves it, having it durably.
+    :ivar standby: up to where the standby has replayed it.
+    :ivar read_back: rows that a query on the standby finds.
+    :ivar walsenders: how many ``pg_stat_replication`` on the primary shows.
+    """
+
+    primary: LSN
+    hub: LSN
+    standby: LSN
+    read_back: int
+    walsenders: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample(Look):
+    """What was seen at one moment.
 
     :ivar seconds: since the rows began to flow.
     :ivar started: the primary's position at that time.
-    :ivar primary: up to where the primary has written WAL.
-    :ivar hub: up to where the hub has it durably, and so serves it.
-    :ivar standby: up to where the standby has replayed it.
     :ivar segment_size: of all three.
     :ivar written: rows written on the primary.
-    :ivar read_back: rows that a query on the standby finds.
     :ivar equal: the rows that were compared on both, which had no difference.
-    :ivar walsenders: how many ``pg_stat_replication`` on the primary shows.
     """
 
     seconds: float
     started: LSN
-    primary: LSN
-    hub: LSN
-    standby: LSN
     segment_size: SegmentSize
     written: int
-    read_back: int
     equal: Rows
-    walsenders: int
 
     def behind(self, position: LSN) -> int:
         """How many bytes *position* is behind the primary's."""

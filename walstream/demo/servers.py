@@ -10,13 +10,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from walstream.embedded import Account, Cluster, EmbeddedError, Installation, workspace
+from walstream.formats.segments import SegmentSize
 
 __all__ = ["Servers"]
 
 # Seconds that a server gets to end in order.
 _STOP_TIMEOUT = 10.0
 
-# Little WAL as it is, segments should fill while one looks on.
+# Little WAL as there is, segments should fill while one looks on.
 _SEGMENT_MIB = 1
 
 
@@ -26,6 +27,7 @@ class Servers:
     :ivar directory: the temporary directory, once there is one.
     """
 
+    segment_size = SegmentSize(_SEGMENT_MIB << 20)
     directory: Path
     installation: Installation
     account: Account

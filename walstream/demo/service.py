@@ -17,9 +17,9 @@ from twisted.python.failure import Failure
 
 from walstream.demo.logs import DemoLog
 from walstream.demo.picture import size_text
-from walstream.demo.sample import Rows, Sample, Speed
+from walstream.demo.sample import Look, Rows, Sample, Speed
 from walstream.demo.screen import Screen
-from walstream.demo.stage import Look, Step
+from walstream.demo.stage import Step
 from walstream.errors import WalstreamError
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
@@ -127,8 +127,10 @@ class DemoService(Service):
             summary = await self._perform()
         finally:
             self._screen.leave()
-            await self._stage.close()
-            self._demo_log.end()
+            try:
+                await self._stage.close()
+            finally:
+                self._demo_log.end()
         self._screen.say(summary)
 
     async def _perform(self) -> str:

@@ -16,13 +16,12 @@ from twisted.internet.defer import Deferred, gatherResults
 from walstream.archive.lane import ThreadLane
 from walstream.demo.flow import Flow
 from walstream.demo.hub import Hub
-from walstream.demo.sample import Rows
+from walstream.demo.sample import Look, Rows
 from walstream.demo.servers import Servers
 from walstream.embedded import EmbeddedError
-from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
 
-__all__ = ["Look", "Stage", "Step"]
+__all__ = ["Stage", "Step"]
 
 # WAL and rows grow for as long as the demo runs; others need room, too.
 _LEAST_FREE = 100 << 20
@@ -37,17 +36,6 @@ class Step:
 
     text: str
     take: Callable[[], Deferred[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What was seen at one moment, the standby first: see `walstream.demo.sample.Sample`."""
-
-    primary: LSN
-    hub: LSN
-    standby: LSN
-    read_back: int
-    walsenders: int
 
 
 class Stage:
@@ -76,8 +64,8 @@ class Stage:
 
     @property
     def segment_size(self) -> SegmentSize:
-        """The servers', once the hub has its first WAL."""
-        return self._hub.segment_size
+        """The servers'."""
+        return self._servers.segment_size
 
     def steps(self) -> Sequence[Step]:
         """How to get it up; each step needs those before it."""
@@ -102,7 +90,7 @@ class Stage:
             f"in {servers.directory}\n\n"
             f"  primary   {psql} {primary}\n"
             f"  hub       {receivewal} {hub} -D DIRECTORY\n"
-            f"            primary_conninfo = '{self._hub.conninfo}'\n"
+            f"            primary_conninfo = '{self._hub.conninfo()}'\n"
             f"  standby   {psql} {standby}\n"
             f"  rows      SELECT * FROM demo ORDER BY id DESC LIMIT 5;\n"
         )
@@ -117,7 +105,7 @@ class Stage:
 
     def look(self) -> Deferred[Look]:
         """See how far everything is."""
-        return Deferred.fromCoroutine(self._look())
+        return self._rows_lane.run(self._look)
 
     def compare(self, after: int, upto: int) -> Deferred[Rows]:
         """See `Flow.compare`."""
@@ -135,29 +123,28 @@ class Stage:
         await self._rows_lane.run(lambda: self._flow.open_primary(self._servers.primary))
 
     def _start_hub(self) -> Deferred[None]:
-        return self._hub.start(self._servers.primary.conninfo(), self.directory / "archive")
+        return Deferred.fromCoroutine(self._start_hub_with_wal())
+
+    async def _start_hub_with_wal(self) -> None:
+        await self._hub.start(self._servers.primary.conninfo(), self.directory / "archive")
+        # The base backup comes after, so the hub will have all that the standby wants.
+        await self._rows_lane.run(lambda: self._flow.open_hub(self._hub.conninfo()))
 
     def _start_standby(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._start_standby_with_rows())
 
     async def _start_standby_with_rows(self) -> None:
-        conninfo = self._hub.conninfo
+        conninfo = self._hub.conninfo(application_name="standby")
         await self._servers_lane.run(lambda: self._servers.start_standby(conninfo))
         await self._rows_lane.run(lambda: self._flow.open_standby(self._servers.standby))
 
-    async def _look(self) -> Look:
-        standby, read_back = await self._rows_lane.run(self._flow.look_at_standby)
-        hub = self._hub.position
-        primary, walsenders = await self._rows_lane.run(self._look_at_primary)
-        return Look(primary, hub, standby, read_back, walsenders)
-
-    def _look_at_primary(self) -> tuple[LSN, int]:
+    def _look(self) -> Look:
         if shutil.disk_usage(self.directory).free < _LEAST_FREE:
             raise EmbeddedError(
                 f"less than {_LEAST_FREE >> 20} MB are left where {self.directory} is: "
                 "make room there, or write fewer rows with --rows"
             )
-        return self._flow.look_at_primary()
+        return self._flow.look()
 
     async def _close(self) -> None:
         try:

@@ -69,6 +69,7 @@ class Acknowledgement:
         self._running = False
         self._paused = False
         self._flushing = False
+        self._reported_flush = 0
         self._next_report: IDelayedCall | None = None
         self._silence = SilenceWatch(
             clock, settings.receive_timeout, lambda: self.report(ask_for_reply=True), give_up
@@ -97,6 +98,7 @@ class Acknowledgement:
         write = max(sink.written, flush)
         now = pg_time(self._clock.seconds())
         self._send(StandbyStatus(write, flush, 0, now, ask_for_reply).pack())
+        self._reported_flush = flush
         self._schedule_report()
 
     def answer(self) -> None:
@@ -129,6 +131,7 @@ class Acknowledgement:
         """Reading goes on."""
         self._paused = False
         self._silence.resume()
+        self._schedule_report()
 
     def _flush(self) -> None:
         if self._flushing or not self._running or self._sink.flushed >= self._sink.written:
@@ -138,9 +141,11 @@ class Acknowledgement:
 
     def _flushed(self, _: object) -> None:
         self._flushing = False
-        if self._running:
+        if not self._running:
+            return
+        if self._sink.flushed != self._reported_flush:
             self.report()
-            self.batch_over()  # what came meanwhile
+        self.batch_over()  # what came meanwhile
 
     def _flush_failed(self, failure: Failure) -> None:
         self._flushing = False

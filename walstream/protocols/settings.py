@@ -100,7 +100,8 @@ def duration(setting: str) -> float | None:
 
     Without a unit it is in milliseconds, as all of PostgreSQL's timeouts are.
     """
-    number = re.fullmatch(r"(\d+)\s*(ms|s|min|h|d)?", setting)
+    # Ten digits are more than PostgreSQL takes, and less than what a float can't hold.
+    number = re.fullmatch(r"(\d{1,10})\s*(ms|s|min|h|d)?", setting, re.ASCII)
     return int(number[1]) * _SECONDS[number[2] or "ms"] if number else None
 
 

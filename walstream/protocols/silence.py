@@ -63,13 +63,17 @@ class SilenceWatch:
         self.heard()
 
     def _look(self) -> None:
-        silent = 0.0 if self._suspended else self._clock.seconds() - self._last_sign
-        if silent >= self._timeout:
-            self._call = None
+        self._call = None
+        if self._suspended:
+            self.heard()
+        now, half = self._clock.seconds(), self._timeout / 2
+        if now >= self._last_sign + self._timeout:
             self._give_up()
             return
-        if silent >= self._timeout / 2 and not self._asked:
-            self._asked = True
+        asks = not self._asked and now >= self._last_sign + half
+        self._asked = self._asked or asks
+        due = self._last_sign + (self._timeout if self._asked else half)
+        # Before it asks: whoever is told to may stop the watch.
+        self._call = self._clock.callLater(due - now, self._look)
+        if asks:
             self._ask()
-        due = self._timeout if self._asked else self._timeout / 2
-        self._call = self._clock.callLater(due - silent, self._look)

@@ -51,7 +51,8 @@ class Client:
         return self.parameters.get("application_name", "")
 
     def __str__(self) -> str:
-        return f"user={self.user} application_name={self.application_name or '[unknown]'}"
+        name = self.application_name or "[unknown]"
+        return f"user={_printable(self.user)} application_name={_printable(name)}"
 
 
 class Welcome:
@@ -132,6 +133,11 @@ class Welcome:
             answer += messages.parameter_status(name, value)
         self.client = Client(parameters)
         return answer + messages.backend_key_data(self._pid, self._key) + messages.ready_for_query()
+
+
+def _printable(text: str) -> str:
+    # A client may call itself anything, also something that would forge lines of the log.
+    return text if text.isprintable() else ascii(text)
 
 
 def _check_mode(parameters: Mapping[str, str]) -> None:

@@ -105,7 +105,7 @@ class FlowTransport(TransportFace):
         if direct and self._transport is not self._tcp:
             raise ValueError("a TLS connection has no socket of its own")
         self._relay.target = protocol
-        self._tcp.startReading()  # type: ignore[no-untyped-call]
+        self._tcp.startReading()
         protocol.makeConnection(self._tcp if direct else self)
         if self._handshake:
             self.finish_handshake()

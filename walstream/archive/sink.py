@@ -1,0 +1,252 @@
+"""The writing side of an archive: whose WAL may enter, where it goes on, and what becomes of it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+
+from twisted.internet.defer import Deferred, DeferredLock, succeed
+
+from walstream.archive.backpressure import Backpressure
+from walstream.archive.continuity import begins_at, check_continues
+from walstream.archive.documents import Documents
+from walstream.archive.end_mark import EndMark
+from walstream.archive.filesystem import FileSystem
+from walstream.archive.identity import is_same_system, store_identity
+from walstream.archive.lane import Lane
+from walstream.archive.paths import ArchivePaths
+from walstream.archive.provider import ArchiveProvider
+from walstream.archive.stream import Stream
+from walstream.archive.supply import SegmentSupply
+from walstream.archive.survey import Survey
+from walstream.errors import SinkFailed, WrongSystem
+from walstream.formats.lsn import LSN
+from walstream.formats.segments import SegmentSize
+from walstream.formats.timelines import TimelineHistory
+from walstream.interfaces import SystemIdentity, WALPosition
+
+__all__ = ["ArchiveSink"]
+
+
+class ArchiveSink:
+    """Fills an archive directory; see `IWALSink` for what its methods promise.
+
+    What is durable it tells the end mark, for other processes, and the provider, for this one.
+    """
+
+    def __init__(
+        self,
+        files: FileSystem,
+        paths: ArchivePaths,
+        documents: Documents,
+        provider: ArchiveProvider,
+        lane: Lane,
+    ) -> None:
+        self.backpressure = Backpressure()
+        self._files = files
+        self._paths = paths
+        self._documents = documents
+        self._provider = provider
+        self._lane = lane
+        self._one_at_a_time = DeferredLock()
+        self._mark: EndMark | None = None
+        self._supply: SegmentSupply | None = None
+        self._stream: Stream | None = None
+        self._written = self._flushed = 0
+        self._durable: WALPosition | None = None
+        # Of the stream's timeline.
+        self._history = TimelineHistory(1, ())
+
+    def open(self, survey: Survey, mark: EndMark) -> None:
+        """The archive is ours; a survey of it found what it holds."""
+        self._mark = mark
+        self._durable = survey.durable
+        if survey.durable is not None:
+            self._written = self._flushed = survey.durable.lsn
+
+    async def close(self) -> None:
+        """End the stream, if there is one, and close what is open.
+
+        :raises SinkFailed: if the stream could not be made durable; all is closed even so.
+        """
+        try:
+            await self.finish()
+        finally:
+            if self._supply is not None:
+                await self._supply.close()
+            if self._mark is not None:
+                self._mark.close()
+
+    # IWALSink
+
+    @property
+    def written(self) -> int:
+        """See `IWALSink.written`."""
+        return self._written if self._stream is None else self._stream.written
+
+    @property
+    def flushed(self) -> int:
+        """See `IWALSink.flushed`."""
+        return self._flushed
+
+    def resume_position(self) -> WALPosition | None:
+        """See `IWALSink.resume_position`."""
+        durable = self._durable
+        if durable is None:
+            return None
+        return WALPosition(durable.timeline, self._size().floor(durable.lsn))
+
+    def durable_position(self) -> WALPosition | None:
+        """See `IWALSink.durable_position`."""
+        return self._durable
+
+    async def adopt(self, identity: SystemIdentity) -> None:
+        """See `IWALSink.adopt`."""
+        held = self._provider.identity
+        if held is not None:
+            self._check_same_system(held, identity)
+        if held is None or identity.server_version not in ("", held.server_version):
+            try:
+                await self._lane.run(partial(store_identity, self._files, self._paths, identity))
+            except OSError as error:
+                raise _failed("store", self._paths.identity, error) from error
+            self._provider.identity = identity
+
+    def write(self, start: int, data: memoryview) -> None:
+        """See `IWALSink.write`."""
+        if self._stream is None:
+            raise SinkFailed("no stream has begun, so no WAL is expected")
+        self._stream.write(start, data)
+
+    def flush(self) -> Deferred[LSN]:
+        """See `IWALSink.flush`."""
+        stream = self._stream
+        if stream is None or stream.written == stream.start:
+            return succeed(LSN(self._flushed))
+        return stream.flush()
+
+    async def begin(self, timeline: int, start: LSN) -> None:
+        """See `IWALSink.begin`.
+
+        :raises Discontinuity: if a gap would be left.
+        :raises TimelineMismatch: if *timeline* does not descend from what is held.
+        """
+        async with self._one_at_a_time:
+            with suppress(SinkFailed):
+                # Whoever did not finish a stream does not want to know how it ended.
+                await self._end_stream()
+            await self._begin(WALPosition(timeline, start))
+
+    async def finish(self) -> None:
+        """See `IWALSink.finish`."""
+        async with self._one_at_a_time:
+            await self._end_stream()
+
+    # Beginning and ending a stream.
+
+    async def _begin(self, start: WALPosition) -> None:
+        held = self._durable
+        history = await self._history_of(start.timeline)
+        check_continues(held, start, history, self._size())
+        stream = await self._make_stream(start, held)
+        self.backpressure.begin()
+        self._history = history
+        self._stream = stream
+        if held is None:
+            self._flushed = 0
+            self._provider.extend(start, history)
+        elif held.timeline != start.timeline:
+            # Everything before is durable on the timelines before; what follows is not yet.
+            self._flushed = start.lsn
+
+    async def _make_stream(self, start: WALPosition, held: WALPosition | None) -> Stream:
+        size = self._size()
+        if self._supply is None:
+            self._supply = SegmentSupply(self._files, self._paths, size, self._lane)
+        supply = self._supply
+        flushed: int = start.lsn
+        if held is not None and held.timeline == start.timeline:
+            flushed = held.lsn
+        try:
+            first = await supply.prepare(start.timeline, start.lsn, flushed)
+        except OSError as error:
+            path = supply.path(start.timeline, size.number(start.lsn))
+            raise _failed("open", path, error) from error
+        return Stream(start, flushed, size, first, supply, self._lane, self)
+
+    async def _history_of(self, timeline: int) -> TimelineHistory:
+        held = self._durable
+        if timeline in self._documents.histories or (held and held.timeline != timeline):
+            return await self._documents.history(timeline)
+        # Nothing is held that it would have to descend from.
+        return TimelineHistory(timeline, ())
+
+    async def _end_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is None:
+            return
+        self._written = stream.written
+        try:
+            await stream.finish()
+        finally:
+            durable = self._durable
+            is_new = durable is None or durable.timeline != stream.timeline
+            if is_new and stream.written > stream.start:
+                # There is a .partial now, and the next stream has to begin with it.
+                durable = self._durable = WALPosition(stream.timeline, LSN(stream.start))
+            self._flushed = durable.lsn if durable is not None else 0
+
+    # StreamOwner
+
+    def stream_is_durable(self, lsn: int) -> None:
+        """Report how far the archive is durable, unless the timeline is not worth it yet.
+
+        A new timeline's first segment begins with WAL of the old one. Until that has come again,
+        followers are better off with the old one.
+        """
+        self._flushed = lsn
+        self._durable = durable = WALPosition(self._history.timeline, LSN(lsn))
+        is_known = self._provider.end().timeline == durable.timeline
+        if not is_known and lsn < begins_at(self._history):
+            return
+        if self._mark is not None:
+            self._mark.write(durable)
+        self._provider.extend(durable, None if is_known else self._history)
+
+    def stream_has_unsynced(self, segments: int) -> None:
+        """See `StreamOwner.stream_has_unsynced`."""
+        self.backpressure.unsynced(segments)
+
+    def stream_replaced(self, start: int) -> None:
+        """See `StreamOwner.stream_replaced`."""
+        if self._supply is not None:
+            self._supply.suspect = None
+        self._provider.was_replaced(self._history.timeline, self._size().number(start))
+
+    def stream_failed(self, error: SinkFailed) -> None:
+        """See `StreamOwner.stream_failed`."""
+        if self._supply is not None:
+            self._supply.suspect = self._history.timeline
+        self.backpressure.stop()
+
+    def _size(self) -> SegmentSize:
+        identity = self._provider.identity
+        if identity is None:
+            raise SinkFailed("no server's WAL was adopted, so none is expected")
+        return identity.segment_size
+
+    def _check_same_system(self, held: SystemIdentity, other: SystemIdentity) -> None:
+        if not is_same_system(held, other):
+            raise WrongSystem(
+                f"archive {self._paths.root} is of {_describe(held)}, but the server is of "
+                f"{_describe(other)}: use another directory, or connect to the right server"
+            )
+
+
+def _describe(identity: SystemIdentity) -> str:
+    size = identity.segment_size.setting()
+    return f"system {identity.system_identifier} with segments of {size}"
+
+
+def _failed(what: str, path: str, error: OSError) -> SinkFailed:
+    return SinkFailed(f"could not {what} {path}: {error.strerror}")

@@ -1,0 +1,104 @@
+"""The three jobs, put together out of their parts: an archive, a receiver, a sender.
+
+What ``twistd walstream receive``, ``send`` and ``hub`` run, and what an application may start from
+that wants the same with parts of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet.endpoints import serverFromString
+
+from walstream.archive.directory import ArchiveDirectory, ArchiveReader
+from walstream.archive.filesystem import FileSystem
+from walstream.archive.lane import ThreadLane
+from walstream.archive.paths import ArchivePaths
+from walstream.archive.slots import DirectorySlots
+from walstream.interfaces import ISlotStore, IWALProvider
+from walstream.protocols.receiver import ReceiverSettings
+from walstream.protocols.sender_factory import WALSenderFactory
+from walstream.protocols.settings import SenderSettings
+from walstream.services.endpoint import UpstreamEndpoint
+from walstream.services.hub import HubService
+from walstream.services.receive import ReceiverService
+from walstream.services.send import SenderService
+from walstream.upstream import Upstream
+
+__all__ = ["hub", "receive", "send"]
+
+_Path = str | os.PathLike[str]
+
+
+def receive(
+    reactor: Any,
+    archive: _Path,
+    upstream: Upstream,
+    settings: ReceiverSettings,
+    *,
+    retry: bool = True,
+    verbose: bool = False,
+) -> HubService:
+    """Receive from *upstream* into the directory *archive*."""
+    directory = ArchiveDirectory(archive, reactor)
+    receiver = ReceiverService(
+        UpstreamEndpoint(reactor, upstream),
+        directory,
+        settings,
+        reactor,
+        retry=retry,
+        verbose=verbose,
+    )
+    return HubService([directory.storage], receiver=receiver)
+
+
+def send(reactor: Any, archive: _Path, listen: str, settings: SenderSettings) -> HubService:
+    """Serve the directory *archive*, which another process may be filling.
+
+    :param listen: a Twisted server endpoint string.
+    """
+    reader = ArchiveReader(archive, reactor)
+    slots = _slots(reactor, archive)
+    sender = _sender(reactor, reader, slots, listen, settings)
+    return HubService([reader.storage, slots], sender=sender)
+
+
+def hub(
+    reactor: Any,
+    archive: _Path,
+    upstream: Upstream,
+    settings: ReceiverSettings,
+    listen: str,
+    sender_settings: SenderSettings,
+    *,
+    verbose: bool = False,
+) -> HubService:
+    """Receive from *upstream* into the directory *archive*, and serve it.
+
+    :param settings: with ``synchronous=True``: what is served is what is durable.
+    :param listen: a Twisted server endpoint string.
+    """
+    directory = ArchiveDirectory(archive, reactor)
+    slots = _slots(reactor, archive)
+    receiver = ReceiverService(
+        UpstreamEndpoint(reactor, upstream), directory, settings, reactor, verbose=verbose
+    )
+    sender = _sender(reactor, directory, slots, listen, sender_settings)
+    return HubService([directory.storage, slots], receiver=receiver, sender=sender)
+
+
+def _slots(reactor: Any, archive: _Path) -> DirectorySlots:
+    directory = ArchivePaths(os.path.abspath(archive)).slots
+    return DirectorySlots(directory, FileSystem(), ThreadLane(reactor, "walstream-slots"), reactor)
+
+
+def _sender(
+    reactor: Any,
+    provider: IWALProvider,
+    slots: ISlotStore,
+    listen: str,
+    settings: SenderSettings,
+) -> SenderService:
+    factory = WALSenderFactory(provider, slots, settings, reactor)
+    return SenderService(serverFromString(reactor, listen), factory)

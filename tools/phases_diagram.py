@@ -2,25 +2,28 @@
 
     python -m tools.phases_diagram receiver
     python -m tools.phases_diagram sender
+    python -m tools.phases_diagram update
 
 Each is a Markdown table of the phases and a Mermaid diagram of the transitions that the peer's
 messages cause, made from the tables in `walstream.protocols.phases`. ``docs/reference/protocol.md``
-holds what is printed; ``tests/unit/test_docs_phases.py`` sees to it that it is up to date.
+holds what is printed, between two markers, where ``update`` puts it;
+``tests/unit/test_docs_phases.py`` sees to it that it is up to date.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum, IntEnum
+from pathlib import Path
 from typing import TypeVar
 
 from walstream.protocols.phases import RECEIVER_TRANSITIONS, SENDER_TRANSITIONS
 from walstream.wire.frames import Backend, Frontend
 
-__all__ = ["ROLES", "receiver", "sender"]
+__all__ = ["PAGE", "cut", "receiver", "sender"]
 
-ROLES = ("receiver", "sender")
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "protocol.md"
 
 _Phase = TypeVar("_Phase", bound=Enum)
 
@@ -59,11 +62,38 @@ def _message(kinds: type[IntEnum], kind: str) -> str:
     return "".join(word.capitalize() for word in name.split("_")) + f" ({kind})"
 
 
+def cut(text: str, role: str) -> tuple[str, str, str]:
+    """A page's *text* in three: up to the first marker of *role*, between the two, and the rest.
+
+    :raises ValueError: if the markers are not there once each.
+    """
+    begin, end = f"<!-- phases: {role} -->\n", f"<!-- end of phases: {role} -->\n"
+    before, rest = text.split(begin)
+    generated, after = rest.split(end)
+    return before + begin, generated, end + after
+
+
+def update() -> None:
+    """Bring the manual's page up to date."""
+    text = PAGE.read_text("utf-8")
+    for role, make in _ROLES.items():
+        before, _, after = cut(text, role)
+        text = before + make() + after
+    PAGE.write_text(text, "utf-8")
+
+
+_ROLES: Mapping[str, Callable[[], str]] = {"receiver": receiver, "sender": sender}
+
+
 def main(arguments: list[str]) -> None:
-    """Print the page of one role."""
-    if len(arguments) != 1 or arguments[0] not in ROLES:
-        sys.exit("usage: python -m tools.phases_diagram receiver|sender")
-    sys.stdout.write(receiver() if arguments[0] == "receiver" else sender())
+    """Print the phases of one role, or update the page."""
+    match arguments:
+        case ["update"]:
+            update()
+        case [role] if role in _ROLES:
+            sys.stdout.write(_ROLES[role]())
+        case _:
+            sys.exit("usage: python -m tools.phases_diagram receiver|sender|update")
 
 
 if __name__ == "__main__":

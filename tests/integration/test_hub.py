@@ -90,7 +90,9 @@ def test_a_stopped_standby_costs_a_constant(clusters: Clusters, tmp_path: Path) 
 
     On SIGCONT the stopped one catches up from the archive.
     """
-    primary = clusters.primary(wal_segment_size=16, settings={"max_wal_size": "4GB"})
+    primary = clusters.primary(
+        wal_segment_size=16, settings={"max_wal_size": "4GB", "wal_keep_size": "4GB"}
+    )
     prepare_pgbench(primary)
     archive = tmp_path / "archive"
     with hub(primary, archive, tmp_path / "log") as relay:

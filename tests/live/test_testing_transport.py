@@ -343,7 +343,7 @@ async def peer_closes(c: Connection) -> None:
 
 
 @scenario
-async def peer_closes_with_a_paused_producer(c: Connection) -> None:
+async def peer_resets_with_a_paused_producer(c: Connection) -> None:
     await c.open()
     c.transport.registerProducer(c.producer, True)
     c.transport.write(bytes(24 * KIB * KIB))

@@ -225,6 +225,7 @@ class SenderCase(SynchronousTestCase):
 
     kind: ClassVar[Literal["tcp", "tls"]] = "tcp"
     direct: ClassVar[bool] = False
+    buffer_size = 65536
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -249,7 +250,7 @@ class SenderCase(SynchronousTestCase):
             self.gone.append,
             lambda pid, key: self.cancelled.append((pid, key)),
         )
-        self.transport = FlowTransport(self.kind, self.clock)
+        self.transport = FlowTransport(self.kind, self.clock, buffer_size=self.buffer_size)
         self.transport.connect(self.session, direct=self.direct)
         self.addCleanup(self.check_nothing_is_left)
         return self.session
@@ -285,6 +286,7 @@ class SenderCase(SynchronousTestCase):
     def check_nothing_is_left(self) -> None:
         """Once the connection is gone there are no timers, no cursors and no slots in use."""
         if self.transport.connected:
+            self.hear()
             self.transport.peer_closed()
             self.transport.take()
             self.clock.advance(self.settings.close_timeout)

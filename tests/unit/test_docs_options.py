@@ -65,8 +65,6 @@ def actual_options() -> dict[str, _Fact]:
 class OptionsPageTests(SynchronousTestCase):
     """docs/reference/options.md against the classes of walstream.tap."""
 
-    maxDiff = None
-
     def test_every_option_is_documented_and_no_other(self) -> None:
         """With its short names, its commands and its default."""
         self.assertEqual(documented_options(), actual_options())

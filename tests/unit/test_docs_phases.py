@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tools import phases_diagram
 
-_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "protocol.md"
-
 
 class PhaseDiagramTests(SynchronousTestCase):
-    """What docs/reference/protocol.md holds is what tools/phases_diagram.py prints."""
+    """What docs/reference/protocol.md holds is what tools/phases_diagram.py prints.
+
+    If one fails: ``python -m tools.phases_diagram update``, and read what it changed.
+    """
 
     def generated(self, role: str) -> str:
         """What stands between the page's two markers of *role*."""
-        text = _PAGE.read_text("utf-8")
-        begin, end = f"<!-- phases: {role} -->\n", f"<!-- end of phases: {role} -->"
-        self.assertEqual(text.count(begin), 1)
-        return text.partition(begin)[2].partition(end)[0]
+        _, generated, _ = phases_diagram.cut(phases_diagram.PAGE.read_text("utf-8"), role)
+        return generated
 
     def test_the_receivers_phases_are_up_to_date(self) -> None:
         """As ``python -m tools.phases_diagram receiver`` prints them."""

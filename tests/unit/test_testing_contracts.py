@@ -274,6 +274,15 @@ class ContractTests(SynchronousTestCase):
         """The machinery of this module adds no fault of its own."""
         self.assertEqual(self.failing(sink_contract(sink(MemorySink))), set())
 
+    def test_is_named_after_what_it_tests(self) -> None:
+        """A report says whose fault it is."""
+        for contract, name in (
+            (provider_contract(MemoryProviderUnderTest), "MemoryProviderUnderTestContract"),
+            (sink_contract(MemorySinkUnderTest), "MemorySinkUnderTestContract"),
+        ):
+            self.assertEqual(contract.__name__, name)
+            self.assertEqual(contract.__module__, MemorySinkUnderTest.__module__)
+
     def test_finds_the_faults_of_providers(self) -> None:
         """The test that is about it fails, whatever others do."""
         for make, test in PROVIDER_FAULTS:

@@ -248,7 +248,7 @@ class TranscriptTests(SynchronousTestCase):
             (frame(b"d", b"r\1"), "CopyData malformed: b'r\\x01'"),
             (frame(b"d", b"?"), "CopyData b'?'"),
             (frame(b"d", b"k"), "CopyData b'k'"),
-            (frame(b"!", b"x" * 99), f"message of unknown type b'!', {b'x' * 60!r} … 99 bytes"),
+            (frame(b"!", b"x" * 99), f"message of unknown type b'!' {b'x' * 60!r} … 99 bytes"),
             (frame(b"R", bytes((0, 0, 0, 99))), "Authentication 99"),
         ):
             self.assertEqual(self.of(message), words)

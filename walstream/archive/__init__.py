@@ -1,5 +1,11 @@
-"""A directory of WAL, as pg_receivewal lays it out: sink and provider at once.
+"""Archives: directories of WAL, in pg_receivewal's layout, that are sink and provider at once.
 
-`walstream.archive.directory` has what the rest is for: `ArchiveDirectory`, which this process
-fills, and `ArchiveReader`, which another one may.
+`ArchiveDirectory` is for the process that fills one, and may serve it too; `ArchiveReader` is for
+any other process. This package knows disks, and no protocol.
 """
+
+from walstream.archive.directory import ArchiveDirectory
+from walstream.archive.reader import ArchiveReader
+from walstream.archive.serving import Equipment, Storage
+
+__all__ = ["ArchiveDirectory", "ArchiveReader", "Equipment", "Storage"]

@@ -5,21 +5,24 @@ They are copied byte by byte, and one that is held is never replaced by another.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.lane import Lane
 from walstream.archive.paths import ArchivePaths
 from walstream.errors import FormatError, SinkFailed, TimelineMismatch, WALUnavailable
-from walstream.formats.backup_history import parse_backup_history_name
-from walstream.formats.segments import SegmentSize, history_file_name
+from walstream.formats.segments import history_file_name
 from walstream.formats.timelines import TimelineHistory
 from walstream.interfaces import BackupHistoryFile
 
 __all__ = ["Documents"]
+
+# A name from a server becomes a path, so it must be nothing else.
+_BACKUP_HISTORY = re.compile(r"[0-9A-F]{24}\.[0-9A-F]{8}\.backup")
 
 
 class Documents:
@@ -29,7 +32,7 @@ class Documents:
     """
 
     def __init__(
-        self, files: FileSystem, paths: ArchivePaths, reading: Lane, writing: Lane | None
+        self, files: FileSystem, paths: ArchivePaths, reading: Lane, writing: Lane
     ) -> None:
         self.histories: set[int] = set()
         self._files = files
@@ -81,12 +84,11 @@ class Documents:
         )
         self.histories.add(timeline)
 
-    def store_backup_history(self, file: BackupHistoryFile, size: SegmentSize) -> Deferred[None]:
+    async def store_backup_history(self, file: BackupHistoryFile) -> None:
         """Keep a backup history file, durably; errors as `store_history`."""
-        if parse_backup_history_name(file.name, size) is None:
-            return fail(FormatError(f"{file.name!r} is not the name of a backup history file"))
-        store = self._store(file.name, file.content, file.content.__eq__)
-        return Deferred.fromCoroutine(store)
+        if _BACKUP_HISTORY.fullmatch(file.name) is None:
+            raise FormatError(f"{file.name!r} is not the name of a backup history file")
+        await self._store(file.name, file.content, file.content.__eq__)
 
     async def _store(self, name: str, content: bytes, agrees: Callable[[bytes], bool]) -> None:
         path = self._paths.of(name)

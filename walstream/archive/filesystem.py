@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 
 from walstream.archive.native import start_writeback
 
@@ -82,17 +83,13 @@ class FileSystem:
 
     def unlink(self, path: str) -> None:
         """Remove a file; there may be none."""
-        try:
+        with suppress(FileNotFoundError):
             os.unlink(path)
-        except FileNotFoundError:
-            pass
 
     def make_directory(self, path: str) -> None:
         """Make a directory; it may be there already."""
-        try:
+        with suppress(FileExistsError):
             os.mkdir(path, 0o700)
-        except FileExistsError:
-            pass
 
     def names(self, path: str) -> list[str]:
         """The names in a directory, in no order."""

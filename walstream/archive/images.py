@@ -113,8 +113,8 @@ class Images:
         if is_current:
             del self._loading[key]
         if isinstance(result, Failure):
-            if result.value.__cause__ is not None:
-                self._log.error("cannot serve WAL: {reason}", reason=str(result.value.__cause__))
+            if (error := result.value) is not None and error.__cause__ is not None:
+                self._log.error("cannot serve WAL: {reason}", reason=str(error.__cause__))
             for acquired in waiting:
                 acquired.errback(result)
             return

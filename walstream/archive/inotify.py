@@ -43,12 +43,13 @@ class INotifyWatch:
                 "max_user_watches too low?"
             ) from error
         self._watch_own()
-        notifier.startReading()
+        notifier.startReading()  # type: ignore[no-untyped-call]
 
     def stop(self) -> None:
         """See `Watch.stop`."""
         if self._notifier is not None:
-            self._notifier.connectionLost(Failure(ConnectionDone()))
+            lost = Failure(ConnectionDone())
+            self._notifier.connectionLost(lost)  # type: ignore[no-untyped-call]
             self._notifier = None
 
     def _entry_changed(self, path: str) -> None:
@@ -64,7 +65,7 @@ class _Notifier(inotify.INotify):
     """Gives the changes that one read brings all at once: in bulk there are hundreds."""
 
     def __init__(self, reactor: object, changed: Callable[[Collection[str]], None]) -> None:
-        super().__init__(reactor)
+        super().__init__(reactor)  # type: ignore[no-untyped-call]
         self._changed = changed
         self._paths: set[str] = set()
 
@@ -75,10 +76,10 @@ class _Notifier(inotify.INotify):
             if also is not None:
                 also(text)
 
-        self.watch(FilePath(path), mask, callbacks=[note])
+        self.watch(FilePath(path), mask, callbacks=[note])  # type: ignore[no-untyped-call]
 
     def doRead(self) -> None:
-        super().doRead()
+        super().doRead()  # type: ignore[no-untyped-call]
         paths, self._paths = self._paths, set()
         if paths:
             self._changed(paths)

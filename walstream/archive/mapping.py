@@ -82,8 +82,8 @@ def _check_header(header: SegmentHeader, name: str, request: SegmentRequest) -> 
     identity = request.identity
     if found != (request.start, identity.system_identifier, identity.segment_size):
         raise FormatError(
-            f"{name} holds the WAL of system {header.system_identifier} from {header.address} on, in segments "
-            f"of {header.segment_size} bytes"
+            f"{name} holds the WAL of system {header.system_identifier} from {header.address} on, "
+            f"in segments of {header.segment_size} bytes"
         )
 
 

@@ -6,7 +6,7 @@ lane's, which runs them in order. Knows one file, and nothing of streams.
 
 from __future__ import annotations
 
-import os
+from itertools import takewhile
 
 from twisted.logger import Logger
 
@@ -105,7 +105,7 @@ class OpenSegment:
         held = self._read_held(known, position - self.start)
         received = bytes(data[:known])  # views would be compared item by item
         if held is not None and held != received:
-            same = len(os.path.commonprefix((held, received)))
+            same = _same(held, received)
             raise TimelineMismatch(
                 f"the server's WAL differs from {self.path} at {LSN(position + same)}, which is "
                 "durable in the archive: it is of another history; nothing was overwritten"
@@ -175,3 +175,8 @@ class OpenSegment:
             self._files.rename(self._temporary, self._partial)
             self._temporary = None
             self.was_replaced = True
+
+
+def _same(one: bytes, other: bytes) -> int:
+    """How many bytes are the same at the beginning of both."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other)))

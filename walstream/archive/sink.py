@@ -18,7 +18,6 @@ from walstream.archive.paths import ArchivePaths
 from walstream.archive.provider import ArchiveProvider
 from walstream.archive.stream import Stream
 from walstream.archive.supply import SegmentSupply
-from walstream.archive.survey import Survey
 from walstream.errors import SinkFailed, WrongSystem
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
@@ -57,12 +56,12 @@ class ArchiveSink:
         # Of the stream's timeline.
         self._history = TimelineHistory(1, ())
 
-    def open(self, survey: Survey, mark: EndMark) -> None:
-        """The archive is ours; a survey of it found what it holds."""
+    def open(self, durable: WALPosition | None, mark: EndMark) -> None:
+        """The archive is ours, and is durable up to there."""
         self._mark = mark
-        self._durable = survey.durable
-        if survey.durable is not None:
-            self._written = self._flushed = survey.durable.lsn
+        self._durable = durable
+        if durable is not None:
+            self._written = self._flushed = durable.lsn
 
     async def close(self) -> None:
         """End the stream, if there is one, and close what is open.

@@ -221,7 +221,9 @@ class Stream:
         if self.failure is None:
             self._fail(failure.value, "make durable", segment)
 
-    def _fail(self, error: BaseException, what: str, segment: OpenSegment | None) -> SinkFailed:
+    def _fail(
+        self, error: BaseException | None, what: str, segment: OpenSegment | None
+    ) -> SinkFailed:
         path = segment.path if segment is not None else self._next_path()
         reason = getattr(error, "strerror", None) or repr(error)
         self.failure = SinkFailed(f"could not {what} {path}: {reason}")

@@ -79,6 +79,9 @@ def survey(files: FileSystem, paths: ArchivePaths) -> Survey:
     if end is not None:
         history = read_history(files, paths, end.timeline)
         end = look.clamp(end, durable)
+    newest_finished = None
+    if finished is not None:
+        newest_finished = look.size.name(finished.timeline, finished.number)
     return Survey(
         identity=identity,
         is_adopted=is_adopted,
@@ -86,7 +89,7 @@ def survey(files: FileSystem, paths: ArchivePaths) -> Survey:
         end=end,
         history=history,
         histories=histories,
-        newest_finished=finished and identity.segment_size.name(finished.timeline, finished.number),
+        newest_finished=newest_finished,
         skipped=tuple(look.skipped),
     )
 
@@ -126,7 +129,7 @@ class _Look:
     ) -> None:
         self._files = files
         self._paths = paths
-        self._size = size
+        self.size = size
         self._ranked = ranked
         self.skipped: dict[str, None] = {}
 
@@ -137,7 +140,7 @@ class _Look:
         newest = next(self._segments(), None)
         if newest is None:
             return None, None, None
-        if mark is not None and not is_held(self._files, self._paths, self._size, mark):
+        if mark is not None and not is_held(self._files, self._paths, self.size, mark):
             mark = None
         finished = next((segment for segment in self._segments() if not segment.partial), None)
         durable = self._durable(newest, mark)
@@ -159,7 +162,7 @@ class _Look:
     def _segments(self) -> Iterator[SegmentFile]:
         """The segments that count, newest first. PostgreSQL never has WAL in number 0."""
         for name in self._ranked:
-            segment = parse_segment_file(name, self._size)
+            segment = parse_segment_file(name, self.size)
             if segment is None or not self._has_right_size(name, segment):
                 self.skipped[name] = None
             elif segment.number:
@@ -169,13 +172,13 @@ class _Look:
         # A .partial of another size is put right before it is continued.
         if segment.partial or segment.compression is not None:
             return True
-        return self._files.find_size(self._paths.of(name)) == self._size
+        return self._files.find_size(self._paths.of(name)) == self.size
 
     def _durable(self, newest: SegmentFile, mark: WALPosition | None) -> WALPosition:
         if not newest.partial:
-            return WALPosition(newest.timeline, self._size.start(newest.number + 1))
+            return WALPosition(newest.timeline, self.size.start(newest.number + 1))
         number = self._first_unfinished(newest)
-        start, end = self._size.start(number), self._size.start(number + 1)
+        start, end = self.size.start(number), self.size.start(number + 1)
         if mark is not None and mark.timeline == newest.timeline and start <= mark.lsn < end:
             return mark
         return WALPosition(newest.timeline, start)
@@ -200,10 +203,10 @@ class _Look:
     def _served(self, finished: SegmentFile | None, mark: WALPosition | None) -> WALPosition | None:
         if finished is None:
             return mark
-        end = WALPosition(finished.timeline, self._size.start(finished.number + 1))
+        end = WALPosition(finished.timeline, self.size.start(finished.number + 1))
         if mark is None or self._age(mark) < self._age(end):
             return end
         return mark
 
     def _age(self, end: WALPosition) -> tuple[int, int, LSN]:
-        return self._size.number(end.lsn - 1), end.timeline, end.lsn
+        return self.size.number(end.lsn - 1), end.timeline, end.lsn

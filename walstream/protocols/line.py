@@ -27,6 +27,7 @@ class Line(Protocol):
         self._clock = clock
         self._close_timeout = close_timeout
         self._reading_paused = False
+        self._is_closed = False
         self._timer: IDelayedCall | None = None
 
     def open(self, startup_timeout: float) -> None:
@@ -43,8 +44,9 @@ class Line(Protocol):
         self.stop_timer()
 
     def send(self, data: bytes) -> None:
-        """Write to the peer."""
-        self._transport().write(data)
+        """Write to the peer; what comes after the last word is dropped."""
+        if not self._is_closed:
+            self._transport().write(data)
 
     def pause_reading(self) -> None:
         """Read nothing until `resume_reading`."""
@@ -61,6 +63,7 @@ class Line(Protocol):
     def close(self, reason: str) -> None:
         """Let what was written out, then close; abort if the peer takes too long."""
         self.close_reason = reason
+        self._is_closed = True
         self.stop_timer()
         transport = self._transport()
         transport.unregisterProducer()
@@ -71,6 +74,7 @@ class Line(Protocol):
     def abort(self, reason: str) -> None:
         """Close at once, whatever was not yet sent."""
         self.close_reason = reason
+        self._is_closed = True
         self.stop_timer()
         transport = self._transport()
         transport.unregisterProducer()

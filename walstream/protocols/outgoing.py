@@ -82,6 +82,8 @@ class OutgoingStream:
         self._awaits_acknowledgement = False
         self._output_full = False
         self._keepalive_owed = False
+        self._reply_owed = False  # whether that keepalive asks for a reply
+        self._reply_awaited = False
         self._pump = WALPump(
             cursor, transport, direct, payload, settings.wall_clock, self._idle, events.over
         )
@@ -95,9 +97,10 @@ class OutgoingStream:
         return self._pump.sent
 
     def start(self) -> None:
-        """Begin."""
+        """Begin, or rest until `resume` if `pause` came first."""
         self._silence.start()
-        self._pump.resumeProducing()
+        if not self._output_full:
+            self._pump.resumeProducing()
 
     def stop(self) -> None:
         """Send nothing more, and let go of the cursor."""
@@ -113,8 +116,8 @@ class OutgoingStream:
         """The connection takes more."""
         self._output_full = False
         if self._keepalive_owed:
-            self._keepalive_owed = False
-            self.keepalive()
+            reply_owed, self._keepalive_owed, self._reply_owed = self._reply_owed, False, False
+            self.keepalive(reply_requested=reply_owed)
         self._pump.resumeProducing()
 
     def await_acknowledgement(self) -> None:
@@ -132,6 +135,7 @@ class OutgoingStream:
         :raises ProtocolViolation: for one that PostgreSQL would not take either.
         """
         self._silence.heard()
+        self._reply_awaited = False
         message = parse_standby_message(payload)
         if isinstance(message, HotStandbyFeedback):
             self.progress.feedback = message
@@ -140,8 +144,10 @@ class OutgoingStream:
 
     def keepalive(self, *, reply_requested: bool = False) -> None:
         """Send a keepalive; while the connection takes nothing, at most one is owed."""
+        self._reply_awaited = self._reply_awaited or reply_requested
         if self._output_full:
             self._keepalive_owed = True
+            self._reply_owed = self._reply_owed or reply_requested
             return
         now = pg_time(self._settings.wall_clock())
         self._transport.write(copy_data(Keepalive(self.sent, now, reply_requested).pack()))
@@ -161,7 +167,7 @@ class OutgoingStream:
         if (self.progress.flush or self.progress.write) == self.sent:
             self._awaits_acknowledgement = False
             self._events.acknowledged()
-        else:
+        elif not self._reply_awaited:
             self.keepalive(reply_requested=True)
 
     def _ask_for_reply(self) -> None:

@@ -88,6 +88,7 @@ class SenderPhase(Enum):
     READY = "a command may come"
     ANSWERING = "a command is being answered"
     STREAMING = "WAL goes out"
+    STREAMING_2009 = "WAL goes out in the dialect of 2009, in which the client has no say"
     DRAINING = "our CopyDone is out, the client's has not come"
     SHUTTING_DOWN = "everything was sent; the client's acknowledgement is awaited"
     SKIPPING = "an extended query was refused; everything is ignored until Sync"
@@ -116,8 +117,9 @@ SENDER_TRANSITIONS: Mapping[SenderPhase, Mapping[str, SenderPhase]] = {
         "c": _S.ANSWERING,  # the client ends the stream
         "X": _S.CLOSED,
     },
+    _S.STREAMING_2009: {"X": _S.CLOSED},
     _S.DRAINING: {"d": _S.DRAINING, "c": _S.ANSWERING, "X": _S.CLOSED},
-    _S.SHUTTING_DOWN: {"d": _S.SHUTTING_DOWN, "c": _S.CLOSED, "X": _S.CLOSED},
+    _S.SHUTTING_DOWN: {"d": _S.SHUTTING_DOWN, "c": _S.ANSWERING, "X": _S.CLOSED},
     _S.SKIPPING: {
         "S": _S.READY,
         "X": _S.CLOSED,
@@ -126,9 +128,9 @@ SENDER_TRANSITIONS: Mapping[SenderPhase, Mapping[str, SenderPhase]] = {
     _S.CLOSED: {},
 }
 # Of its own accord a sender goes from STARTUP to READY (the client was let in), from ANSWERING to
-# READY (the answer is complete) or STREAMING (it is a stream), from STREAMING to DRAINING (the
-# timeline ended), to READY (the stream broke off with an error) or to SHUTTING_DOWN (the service
-# stops), and from anywhere to CLOSED.
+# READY (the answer is complete), STREAMING or STREAMING_2009 (it is a stream), from STREAMING to
+# SHUTTING_DOWN (the service stops), from both to DRAINING (the timeline ended), from a stream to
+# READY (it broke off with an error), and from anywhere to CLOSED.
 
 _Phase = TypeVar("_Phase", bound=Enum)
 

@@ -137,7 +137,7 @@ class WALPump:
         if self._stopped or self._paused:
             return False
         self._waiting = True
-        self._cursor.ready().addCallbacks(self._ready, self._ended)
+        self._cursor.ready().addCallback(self._ready).addErrback(self._ended)
         return not self._waiting
 
     def _ready(self, _: object) -> None:

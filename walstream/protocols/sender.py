@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer, IReactorTime
-from twisted.logger import Logger
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from walstream.errors import CommandError, EndOfTimeline, ProtocolViolation, WALUnavailable
 from walstream.formats.lsn import LSN
 from walstream.interfaces import ISlotStore, IWALProvider, WALPosition
 from walstream.protocols.answers import Answers
 from walstream.protocols.direct import DirectWriter, direct_connection
-from walstream.protocols.line import Line
 from walstream.protocols.outgoing import OutgoingStream, StreamEvents
-from walstream.protocols.phases import SENDER_TRANSITIONS, SenderPhase, after
+from walstream.protocols.phases import SenderPhase
+from walstream.protocols.session import Session
 from walstream.protocols.settings import SenderSettings, client_sender_timeout
 from walstream.protocols.stream_request import decide
-from walstream.protocols.welcome import Client, Welcome
 from walstream.wire import messages
 from walstream.wire.commands import StartReplication
 from walstream.wire.copydata import UnknownStandbyMessage
 from walstream.wire.dialect2009 import StartReplication2009, parse_2009
-from walstream.wire.frames import Frame, FrameReader, frontend_limit
 from walstream.wire.grammar import parse_command
 from walstream.wire.messages import Column, ColumnType
 from walstream.wire.stream import WALPayload
@@ -36,22 +30,15 @@ __all__ = ["WALSender"]
 _NEXT_TIMELINE = [Column("next_tli", ColumnType.INT8), Column("next_tli_startpos", ColumnType.TEXT)]
 
 
-@implementer(IPushProducer)
-class WALSender(Line):
+class WALSender(Session):
     """Serves one client.
 
-    It is its transport's push producer from the first byte to the last. While the transport has
-    enough, a stream rests, and outside of a stream no further command is read.
+    While the transport has enough, a stream rests, and outside of a stream no further command is
+    taken: see `Session`.
 
-    :ivar phase: see `SenderPhase`.
-    :ivar pid: the session's number, as the client learns it from BackendKeyData.
-    :ivar client: who it is; None until the startup packet has come.
     :ivar stream: what is being streamed; None outside of a stream.
     :param gone: called once when the connection is gone.
-    :param cancel: called with a pid and a key that a CancelRequest names.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -64,76 +51,40 @@ class WALSender(Line):
         gone: Callable[[WALSender], None],
         cancel: Callable[[int, bytes], None],
     ) -> None:
-        super().__init__(clock, settings.close_timeout)
-        self.phase = SenderPhase.STARTUP
-        self.pid = pid
-        self.key = key
-        self.client: Client | None = None
+        super().__init__(provider, settings, clock, pid, key, cancel)
         self.stream: OutgoingStream | None = None
         self._provider = provider
         self._slots = slots
         self._settings = settings
         self._gone = gone
-        self._welcome = Welcome(provider, pid, key, cancel)
-        self._reader = FrameReader(frontend_limit)
         self._answers = Answers(provider, slots, settings, pid, self.send)
         self._direct: DirectWriter | None = None
         self._slot: str | None = None
         self._timeline = 0
         self._successor: EndOfTimeline | None = None
-        self._output_full = False
+        self._is_stopping = False
 
-    # What Twisted calls.
-
-    def connectionMade(self) -> None:
-        """A client has connected, and has a while to say who it is."""
-        self.open(self._settings.startup_timeout)
-
-    def dataReceived(self, data: bytes) -> None:
-        """Take what the client sent."""
-        try:
-            if self.phase is SenderPhase.STARTUP:
-                self._start_up(data)
-            elif self.phase is not SenderPhase.CLOSED:
-                self._reader.feed(data)
-                self._take_frames()
-        except UnknownStandbyMessage as error:
-            self.close(str(error))  # without a word to the client, as PostgreSQL
-        except ProtocolViolation as error:
-            self._fatal(CommandError(error.sqlstate, str(error)))
+    # What Twisted and the transport call.
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """The connection is gone, and all that the session had with it."""
-        self.phase = SenderPhase.CLOSED
-        self.stop_timer()
+        super().connectionLost(reason)
         self._end_stream()
+        self._slot = None
         self._slots.end_session(self.pid)
-        if self.client is not None:
-            self._log.info(
-                "replication connection {pid} ended: {client}: {reason}",
-                pid=self.pid,
-                client=str(self.client),
-                reason=self.close_reason,
-            )
         self._gone(self)
-
-    # What the transport calls: IPushProducer.
 
     def pauseProducing(self) -> None:
         """The transport has enough."""
-        self._output_full = True
+        super().pauseProducing()
         if self.stream is not None:
             self.stream.pause()
-        else:
-            self.pause_reading()
 
     def resumeProducing(self) -> None:
         """The transport takes more."""
-        self._output_full = False
+        super().resumeProducing()
         if self.stream is not None:
             self.stream.resume()
-        elif self.phase is not SenderPhase.ANSWERING:
-            self.resume_reading()
 
     def stopProducing(self) -> None:
         """The transport is gone; `connectionLost` follows."""
@@ -143,126 +94,31 @@ class WALSender(Line):
 
     def shut_down(self) -> None:
         """The service stops: streams end as those of a PostgreSQL server that shuts down."""
-        if self.stream is not None and self.stream.payload is WALPayload.MODERN:
-            if self.phase is SenderPhase.STREAMING:
-                self.phase = SenderPhase.SHUTTING_DOWN
-                self.stream.await_acknowledgement()
-                return
-        elif self.stream is not None:
+        self._is_stopping = True
+        if self.phase is SenderPhase.STREAMING:
+            assert self.stream is not None
+            self.phase = SenderPhase.SHUTTING_DOWN
+            self.stream.await_acknowledgement()
+        elif self.phase is SenderPhase.STREAMING_2009:
             self._end_copy()
-            return
-        self._fatal(CommandError("57P01", "terminating connection due to administrator command"))
+        elif self.phase not in (SenderPhase.DRAINING, SenderPhase.SHUTTING_DOWN):
+            self._say_goodbye()
 
     def cancel_stream(self) -> None:
         """A CancelRequest names this session: its stream is broken off, the session goes on."""
-        if self.phase is SenderPhase.STREAMING:
+        if self.phase in (SenderPhase.STREAMING, SenderPhase.STREAMING_2009):
             self._break_off(CommandError("57014", "canceling statement due to user request"))
-
-    def abort(self, reason: str) -> None:
-        """Close at once."""
-        self.phase = SenderPhase.CLOSED
-        self._end_stream()
-        super().abort(reason)
-
-    # Startup.
-
-    def _start_up(self, data: bytes) -> None:
-        self._welcome.feed(data)
-        try:
-            while (answer := self._welcome.next()) is not None:
-                self.send(answer)
-        except CommandError as error:
-            self._turn_away(error)
-            return
-        except ProtocolViolation as error:
-            self.close(str(error))  # it may speak any protocol: there is no answer
-            return
-        if self._welcome.finished:
-            self.close("cancel request")
-        elif self._welcome.client is not None:
-            self._let_in(self._welcome.client)
-
-    def _turn_away(self, error: CommandError) -> None:
-        legacy = self._welcome.legacy_refusal(error)
-        if legacy is None:
-            self._fatal(error)
-        else:
-            self.send(legacy)
-            self.close(error.message)
-
-    def _let_in(self, client: Client) -> None:
-        self.client = client
-        self.let_in()
-        self.phase = SenderPhase.READY
-        if (connection := direct_connection(self.transport)) is not None:
-            self._direct = DirectWriter(connection, self._settings.send_buffer)
-        self._log.info(
-            "replication connection {pid} authorized: {client}", pid=self.pid, client=str(client)
-        )
-        self._reader.feed(self._welcome.take_rest())
-        self._take_frames()
-
-    # Messages.
-
-    def _take_frames(self) -> None:
-        """Handle what has arrived; while a command is answered nothing is read."""
-        while self.phase not in (SenderPhase.ANSWERING, SenderPhase.CLOSED):
-            frame = self._reader.next()
-            if frame is None:
-                return
-            self._handle(frame)
-
-    def _handle(self, frame: Frame) -> None:
-        before, kind = self.phase, chr(frame.kind)
-        try:
-            self.phase = after(SENDER_TRANSITIONS, before, frame.kind)
-        except ProtocolViolation as error:
-            raise _violation(before, frame.kind, self.stream) from error
-        if self.phase is SenderPhase.CLOSED:
-            self.close(self.close_reason)
-        elif kind == "Q" and self.phase is SenderPhase.ANSWERING:
-            self._do(self._execute(messages.parse_query(frame.body)))
-        elif kind == "d" and self.stream is not None:
-            self._receive(self.stream, frame.body)
-        elif kind == "c" and self.phase is SenderPhase.ANSWERING:
-            self._do(self._answer_copy_done(before))
-        elif before is SenderPhase.READY and self.phase is SenderPhase.SKIPPING:
-            refusal = "extended query protocol not supported in a replication connection"
-            self.send(messages.error_response("ERROR", "08P01", refusal))
-        elif kind == "S":
-            self.send(messages.ready_for_query())
-
-    def _receive(self, stream: OutgoingStream, payload: bytes) -> None:
-        try:
-            if stream.payload is WALPayload.DESIGN_2009:
-                raise ProtocolViolation(f"invalid standby closing message type {ord('d')}")
-            stream.receive(payload)
-        except UnknownStandbyMessage:
-            raise
-        except ProtocolViolation as error:
-            if stream.payload is WALPayload.DESIGN_2009:
-                raise
-            self._break_off(CommandError(error.sqlstate, str(error)))
 
     # Commands.
 
-    def _do(self, work: Any) -> None:
-        """Do the work of a command; nothing more is read until it is done."""
-        self.pause_reading()
-        done = Deferred.fromCoroutine(work)
-        done.addErrback(self._refuse)
-        done.addErrback(self._fail)
-        done.addCallback(lambda _: self._done())
-
-    def _done(self) -> None:
-        if self.phase in (SenderPhase.ANSWERING, SenderPhase.CLOSED):
-            return
-        if not self._output_full or self.stream is not None:
-            self.resume_reading()
+    async def execute(self, text: bytes) -> None:
+        """Execute a command."""
         try:
-            self._take_frames()
-        except ProtocolViolation as error:
-            self._fatal(CommandError(error.sqlstate, str(error)))
+            await self._execute(text)
+        finally:
+            if self.phase is SenderPhase.CLOSED:
+                # The client did not wait for it: what it made is nobody's.
+                self._slots.end_session(self.pid)
 
     async def _execute(self, text: bytes) -> None:
         command = parse_2009(text) or parse_command(text)
@@ -273,29 +129,18 @@ class WALSender(Line):
                 await self._start_stream(None, start, None, WALPayload.DESIGN_2009)
             case _:
                 await self._answers.answer(command)
-                self._become_ready()
+                self.become_ready()
 
-    def _refuse(self, failure: Failure) -> None:
+    def refuse(self, failure: Failure) -> Failure | None:
         """Show the client why its command failed; the session goes on."""
-        error = failure.value
-        if isinstance(error, WALUnavailable):
-            error = CommandError(
-                "58P01", f"requested WAL segment {error.segment} has already been removed"
-            )
-        if not isinstance(error, CommandError):
-            raise failure
         self._release_slot()
-        self.send(_error_response("ERROR", error) + messages.ready_for_query())
-        self._become_ready()
+        return super().refuse(failure)
 
-    def _fail(self, failure: Failure) -> None:
-        """A fault of ours, or of the provider's: the log has it, the client a bland word."""
-        self._log.failure("replication connection {pid} failed", failure, pid=self.pid)
-        self._fatal(CommandError("XX000", "internal error; see the log of walstream"))
-
-    def _become_ready(self) -> None:
-        if self.phase is not SenderPhase.CLOSED:
-            self.phase = SenderPhase.READY
+    def become_ready(self) -> None:
+        """The command is done, in whatever way: the next one may come, or goodbye is said."""
+        super().become_ready()
+        if self._is_stopping:
+            self._say_goodbye()
 
     # Streams.
 
@@ -319,24 +164,41 @@ class WALSender(Line):
             return
         self._timeline = request.timeline
         self._successor = None
-        self.phase = SenderPhase.STREAMING
+        self.phase = SenderPhase.STREAMING if modern else SenderPhase.STREAMING_2009
         self.stream = OutgoingStream(
             cursor,
             self.transport,  # type: ignore[arg-type]
-            self._direct,
+            self._direct_writer(),
             payload,
             self._settings,
             self._sender_timeout(),
             self._clock,
-            StreamEvents(self._flushed, self._cursor_over, self._silent, self._end_copy),
+            StreamEvents(self._flushed, self._cursor_over, self._silent, self._acknowledged),
         )
-        if self._output_full:
+        if self.output_full:
             self.stream.pause()
         self.stream.start()
+
+    def _direct_writer(self) -> DirectWriter | None:
+        if self._direct is None:
+            connection = direct_connection(self.transport)
+            if connection is not None:
+                self._direct = DirectWriter(connection, self._settings.send_buffer)
+        return self._direct
 
     def _sender_timeout(self) -> float:
         asked = client_sender_timeout(self.client.parameters) if self.client else None
         return self._settings.sender_timeout if asked is None else asked
+
+    def take_copy_data(self, payload: bytes) -> None:
+        """Take what a standby says of itself; what is too short ends its stream."""
+        assert self.stream is not None
+        try:
+            self.stream.receive(payload)
+        except UnknownStandbyMessage:
+            raise
+        except ProtocolViolation as error:
+            self._break_off(CommandError(error.sqlstate, str(error)))
 
     def _flushed(self, flush: int) -> None:
         if self._slot is not None:
@@ -351,25 +213,22 @@ class WALSender(Line):
             self._end_timeline(failure.value)
         elif isinstance(failure.value, WALUnavailable):
             self._end_stream()
-            self._refuse(failure)
+            self.refuse(failure)
         else:
-            self._end_stream()
-            self._fail(failure)
+            self.fail(failure)
 
     def _end_timeline(self, end: EndOfTimeline) -> None:
-        stream = self.stream
-        if stream is not None and stream.payload is WALPayload.DESIGN_2009:
+        if self.phase is SenderPhase.STREAMING_2009:
             self._end_copy()  # 2009 has no way to another timeline
             return
         self._successor = end
         self.send(messages.copy_done())
-        if self.phase is SenderPhase.STREAMING:
-            self.phase = SenderPhase.DRAINING
+        self.phase = SenderPhase.DRAINING
 
-    async def _answer_copy_done(self, before: SenderPhase) -> None:
+    async def answer_copy_done(self) -> None:
         """The client's CopyDone has come: ours, if it is not out yet, and the result."""
         self._end_stream()
-        if before is SenderPhase.STREAMING:
+        if self._successor is None:
             self.send(messages.copy_done())
             self._successor = await self._end_of(self._timeline)
         self._finish_stream(self._successor)
@@ -395,12 +254,17 @@ class WALSender(Line):
         self.send(messages.command_complete("START_STREAMING"))
         self.send(messages.command_complete("START_REPLICATION"))
         self.send(messages.ready_for_query())
-        self._become_ready()
+        self.become_ready()
 
     def _break_off(self, error: CommandError) -> None:
         """End the stream with an error; the session goes on."""
         self._end_stream()
-        self._refuse(Failure(error))
+        self.refuse(Failure(error))
+
+    def _acknowledged(self) -> None:
+        # If the timeline has ended meanwhile, its end is in order as well.
+        if self.phase is SenderPhase.SHUTTING_DOWN:
+            self._end_copy()
 
     def _end_copy(self) -> None:
         """The end of a stream by shutdown: CommandComplete alone, and the connection closes."""
@@ -420,28 +284,15 @@ class WALSender(Line):
 
     # The end.
 
-    def _fatal(self, error: CommandError) -> None:
-        if self.phase is not SenderPhase.CLOSED:
-            self.send(_error_response("FATAL", error))
-            self.close(error.message)
+    def _say_goodbye(self) -> None:
+        self.fatal(CommandError("57P01", "terminating connection due to administrator command"))
 
     def close(self, reason: str) -> None:
         """Close the connection, and the stream before it."""
-        self.phase = SenderPhase.CLOSED
         self._end_stream()
         super().close(reason)
 
-
-def _error_response(severity: str, error: CommandError) -> bytes:
-    return messages.error_response(
-        severity, error.sqlstate, error.message, detail=error.detail, hint=error.hint
-    )
-
-
-def _violation(phase: SenderPhase, kind: int, stream: OutgoingStream | None) -> ProtocolViolation:
-    """PostgreSQL's words for a message that does not belong."""
-    if stream is not None and stream.payload is WALPayload.DESIGN_2009:
-        return ProtocolViolation(f"invalid standby closing message type {kind}")
-    if phase in (SenderPhase.STREAMING, SenderPhase.DRAINING, SenderPhase.SHUTTING_DOWN):
-        return ProtocolViolation(f'invalid standby message type "{chr(kind)}"')
-    return ProtocolViolation(f"invalid frontend message type {kind}")
+    def abort(self, reason: str) -> None:
+        """Close at once."""
+        self._end_stream()
+        super().abort(reason)

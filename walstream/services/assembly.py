@@ -11,10 +11,11 @@ from typing import Any
 
 from twisted.internet.endpoints import serverFromString
 
-from walstream.archive.directory import ArchiveDirectory, ArchiveReader
+from walstream.archive.directory import ArchiveDirectory
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.lane import ThreadLane
 from walstream.archive.paths import ArchivePaths
+from walstream.archive.reader import ArchiveReader
 from walstream.archive.slots import DirectorySlots
 from walstream.interfaces import ISlotStore, IWALProvider
 from walstream.protocols.receiver import ReceiverSettings

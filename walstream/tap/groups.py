@@ -105,7 +105,7 @@ class UpstreamOptions(CommandOptions):
             "d",
             None,
             "How to connect to the server: a URI or key=value string as libpq's tools take it. "
-            "PG* variables, service files and ~/.pgpass count too. Passwords belong there.",
+            "PG* variables and service files count too. A password is best kept in ~/.pgpass.",
         ],
         ["slot", "S", None, "The replication slot to stream from."],
         ["status-interval", "s", "10", "Seconds between status updates; 0: only when asked."],

@@ -56,7 +56,10 @@ class ProviderUnderTest(Protocol):
 
 def provider_contract(make: Callable[[], ProviderUnderTest]) -> type[SynchronousTestCase]:
     """Give the test case that the providers which *make* makes have to pass."""
-    return type("ProviderContractTests", (_ProviderContract,), {"make": staticmethod(make)})
+    # A failure is reported under the name of what was made, and of its module.
+    attributes = {"make": staticmethod(make), "__module__": getattr(make, "__module__", __name__)}
+    name = getattr(make, "__name__", "Provider")
+    return type(f"{name}Contract", (_ProviderContract,), attributes)
 
 
 class _ProviderContract(SynchronousTestCase):

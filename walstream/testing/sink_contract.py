@@ -51,7 +51,10 @@ class SinkUnderTest(Protocol):
 
 def sink_contract(make: Callable[[], SinkUnderTest]) -> type[SynchronousTestCase]:
     """Give the test case that the sinks which *make* makes have to pass."""
-    return type("SinkContractTests", (_SinkContract,), {"make": staticmethod(make)})
+    # A failure is reported under the name of what was made, and of its module.
+    attributes = {"make": staticmethod(make), "__module__": getattr(make, "__module__", __name__)}
+    name = getattr(make, "__name__", "Sink")
+    return type(f"{name}Contract", (_SinkContract,), attributes)
 
 
 @implementer(IPushProducer)

@@ -38,7 +38,7 @@ def describe(message: Frame, sender: Role) -> str:
     """A message that *sender* sent, in a line."""
     kinds: type[Backend | Frontend] = Backend if sender == "server" else Frontend
     if message.kind not in list(kinds):
-        return f"message of unknown type {bytes((message.kind,))!r}, {_shown(message.body)}"
+        return f"message of unknown type {bytes((message.kind,))!r} {_shown(message.body)}".rstrip()
     kind = kinds(message.kind)
     try:
         words = _WORDS[sender].get(kind, _shown)(message.body)

@@ -1,0 +1,276 @@
+"""A client's session with a walsender: lets it in, and takes its messages one at a time.
+
+What a sender is built on, as a receiver is on `walstream.protocols.client`. It knows when a message
+is wanted and which may come; what a command does, and how WAL is streamed, is the sender's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from walstream.errors import CommandError, ProtocolViolation, WALUnavailable
+from walstream.interfaces import IWALProvider
+from walstream.protocols.line import Line
+from walstream.protocols.phases import SENDER_TRANSITIONS, SenderPhase, after
+from walstream.protocols.settings import SenderSettings
+from walstream.protocols.welcome import Client, Welcome
+from walstream.wire import messages
+from walstream.wire.copydata import UnknownStandbyMessage
+from walstream.wire.frames import Frame, FrameReader, frontend_limit
+
+__all__ = ["Session"]
+
+_STREAMS = frozenset(
+    {
+        SenderPhase.STREAMING,
+        SenderPhase.STREAMING_2009,
+        SenderPhase.DRAINING,
+        SenderPhase.SHUTTING_DOWN,
+    }
+)
+
+
+@implementer(IPushProducer)
+class Session(Line):
+    """One client's session.
+
+    It is its transport's push producer from the first byte to the last. Outside of a stream no
+    further command is taken while the transport has enough, or while a command is answered: so a
+    client that asks without end and never reads has to wait, with what it sends, for itself.
+
+    :ivar phase: see `SenderPhase`.
+    :ivar pid: the session's number, as the client learns it from BackendKeyData.
+    :ivar client: who it is; None until the startup packet has come.
+    :param cancel: called with a pid and a key that a CancelRequest names.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        provider: IWALProvider,
+        settings: SenderSettings,
+        clock: IReactorTime,
+        pid: int,
+        key: bytes,
+        cancel: Callable[[int, bytes], None],
+    ) -> None:
+        super().__init__(clock, settings.close_timeout)
+        self.phase = SenderPhase.STARTUP
+        self.pid = pid
+        self.key = key
+        self.client: Client | None = None
+        self.output_full = False
+        self._startup_timeout = settings.startup_timeout
+        self._welcome = Welcome(provider, pid, key, cancel)
+        self._reader = FrameReader(frontend_limit)
+        self._is_taking = False
+
+    # What Twisted calls.
+
+    def connectionMade(self) -> None:
+        """A client has connected, and has a while to say who it is."""
+        self.open(self._startup_timeout)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what the client sent."""
+        if self.phase is SenderPhase.STARTUP:
+            self._start_up(data)
+        elif self.phase is not SenderPhase.CLOSED:
+            self._reader.feed(data)
+            self._take_frames()
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """The connection is gone."""
+        self.phase = SenderPhase.CLOSED
+        self.stop_timer()
+        if self.client is not None:
+            self._log.info(
+                "replication connection {pid} ended: {client}: {reason}",
+                pid=self.pid,
+                client=str(self.client),
+                reason=self.close_reason,
+            )
+
+    # What the transport calls: IPushProducer.
+
+    def pauseProducing(self) -> None:
+        """The transport has enough. A stream still hears its client."""
+        self.output_full = True
+        if self.phase not in _STREAMS:
+            self.pause_reading()
+
+    def resumeProducing(self) -> None:
+        """The transport takes more."""
+        self.output_full = False
+        self._take_frames()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; `connectionLost` follows."""
+
+    # Startup.
+
+    def _start_up(self, data: bytes) -> None:
+        self._welcome.feed(data)
+        try:
+            while (answer := self._welcome.next()) is not None:
+                self.send(answer)
+        except CommandError as error:
+            self._turn_away(error)
+            return
+        except ProtocolViolation as error:
+            self.close(str(error))  # it may speak any protocol: there is no answer
+            return
+        if self._welcome.finished:
+            self.close("cancel request")
+        elif self._welcome.client is not None:
+            self._let_in(self._welcome.client)
+
+    def _turn_away(self, error: CommandError) -> None:
+        legacy = self._welcome.legacy_refusal(error)
+        if legacy is None:
+            self.fatal(error)
+        else:
+            self.send(legacy)
+            self.close(error.message)
+
+    def _let_in(self, client: Client) -> None:
+        self.client = client
+        self.let_in()
+        self.phase = SenderPhase.READY
+        self._log.info(
+            "replication connection {pid} authorized: {client}", pid=self.pid, client=str(client)
+        )
+        self._reader.feed(self._welcome.take_rest())
+        self._take_frames()
+
+    # Messages.
+
+    def _take_frames(self) -> None:
+        """Handle what has arrived, as far as it is wanted now; read on if more is."""
+        if self._is_taking:
+            return  # called from within: the loop below goes on
+        self._is_taking = True
+        try:
+            while self._wants_more() and (frame := self._reader.next()) is not None:
+                self._handle(frame)
+        except UnknownStandbyMessage as error:
+            self.close(str(error))  # without a word to the client, as PostgreSQL
+        except ProtocolViolation as error:
+            self.fatal(CommandError(error.sqlstate, str(error)))
+        finally:
+            self._is_taking = False
+        if self._wants_more():
+            self.resume_reading()
+        elif self.phase is not SenderPhase.CLOSED:
+            self.pause_reading()
+
+    def _wants_more(self) -> bool:
+        if self.phase in (SenderPhase.ANSWERING, SenderPhase.CLOSED):
+            return False
+        return self.phase in _STREAMS or not self.output_full
+
+    def _handle(self, frame: Frame) -> None:
+        before, kind = self.phase, chr(frame.kind)
+        try:
+            self.phase = after(SENDER_TRANSITIONS, before, frame.kind)
+        except ProtocolViolation as error:
+            raise _violation(before, frame.kind) from error
+        if self.phase is SenderPhase.CLOSED:
+            self.close(self.close_reason)
+        elif kind == "Q" and self.phase is SenderPhase.ANSWERING:
+            self._do(self.execute(messages.parse_query(frame.body)))
+        elif kind == "c" and self.phase is SenderPhase.ANSWERING:
+            self._do(self.answer_copy_done())
+        elif kind == "d" and self.phase in _STREAMS:
+            self.take_copy_data(frame.body)
+        elif before is SenderPhase.READY and self.phase is SenderPhase.SKIPPING:
+            refusal = "extended query protocol not supported in a replication connection"
+            self.send(messages.error_response("ERROR", "08P01", refusal))
+        elif kind == "S":
+            self.send(messages.ready_for_query())
+
+    def _do(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
+        """Do the work of a command; no further message is taken until it is done."""
+        done = Deferred.fromCoroutine(work)
+        done.addErrback(self.refuse)
+        done.addCallback(lambda _: self._take_frames())
+        done.addErrback(self.fail)
+
+    # What a subclass does, and what it does it with.
+
+    async def execute(self, text: bytes) -> None:
+        """Execute a command, and leave `SenderPhase.ANSWERING`."""
+        raise NotImplementedError
+
+    async def answer_copy_done(self) -> None:
+        """The client has ended its half of a stream: answer, and `become_ready`."""
+        raise NotImplementedError
+
+    def take_copy_data(self, payload: bytes) -> None:
+        """Take what the client sends to a stream."""
+        raise NotImplementedError
+
+    def become_ready(self) -> None:
+        """The command is done, in whatever way: the next one may come."""
+        if self.phase is SenderPhase.CLOSED:
+            return
+        self.phase = SenderPhase.READY
+        if self.output_full:
+            self.pause_reading()  # a stream, which has just ended, goes on reading then
+
+    def refuse(self, failure: Failure) -> Failure | None:
+        """Show the client why its command failed; the session goes on."""
+        error = failure.value
+        if isinstance(error, WALUnavailable):
+            error = CommandError(
+                "58P01", f"requested WAL segment {error.segment} has already been removed"
+            )
+        if not isinstance(error, CommandError):
+            return failure
+        self.send(_error_response("ERROR", error) + messages.ready_for_query())
+        self.become_ready()
+        return None
+
+    def fail(self, failure: Failure) -> None:
+        """A fault of ours, or of the provider's: the log has it, the client a bland word."""
+        self._log.failure("replication connection {pid} failed", failure, pid=self.pid)
+        self.fatal(CommandError("XX000", "internal error; see the log of walstream"))
+
+    def fatal(self, error: CommandError) -> None:
+        """Show the client an error that ends the session, and close."""
+        if self.phase is not SenderPhase.CLOSED:
+            self.send(_error_response("FATAL", error))
+            self.close(error.message)
+
+    def close(self, reason: str) -> None:
+        """Let what was written out, then close."""
+        self.phase = SenderPhase.CLOSED
+        super().close(reason)
+
+    def abort(self, reason: str) -> None:
+        """Close at once."""
+        self.phase = SenderPhase.CLOSED
+        super().abort(reason)
+
+
+def _error_response(severity: str, error: CommandError) -> bytes:
+    return messages.error_response(
+        severity, error.sqlstate, error.message, detail=error.detail, hint=error.hint
+    )
+
+
+def _violation(phase: SenderPhase, kind: int) -> ProtocolViolation:
+    """PostgreSQL's words for a message that does not belong."""
+    if phase is SenderPhase.STREAMING_2009:
+        return ProtocolViolation(f"invalid standby closing message type {kind}")
+    if phase in _STREAMS:
+        return ProtocolViolation(f'invalid standby message type "{chr(kind)}"')
+    return ProtocolViolation(f"invalid frontend message type {kind}")

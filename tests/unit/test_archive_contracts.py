@@ -1,214 +1,166 @@
-"""The archive directory keeps the contracts of `walstream.interfaces`, as sink and as provider."""
+"""The archive keeps the contracts of sinks and providers, with lanes that wait and with others."""
 
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import tempfile
-from collections import deque
-from collections.abc import Callable, Collection
-from typing import Any, TypeVar, cast
+from pathlib import Path
+from typing import Any
 
-from twisted.internet.defer import Deferred, execute
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred
+from twisted.internet.testing import MemoryReactorClock
 
-from walstream.archive.directory import ArchiveDirectory, ArchiveReader, Equipment
-from walstream.archive.filesystem import FileSystem
-from walstream.errors import SinkFailed
+from walstream.archive import ArchiveDirectory, ArchiveReader, Equipment
+from walstream.archive.watch import PollingWatch
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
 from walstream.formats.timelines import TimelineHistory, TimelineSwitch
-from walstream.interfaces import SystemIdentity, WALPosition
+from walstream.interfaces import IWALProvider, SystemIdentity, WALPosition
 from walstream.testing.contracts import provider_contract, sink_contract
-from walstream.testing.wal import SYSTEM_IDENTIFIER
-
-T = TypeVar("T")
+from walstream.testing.disk import ManualLane, ScriptedFiles
+from walstream.testing.wal import SYSTEM_IDENTIFIER, wal_bytes
 
 SIZE = SegmentSize(1 << 20)
 IDENTITY = SystemIdentity(SYSTEM_IDENTIFIER, SIZE, "18.6")
-START = SIZE.start(4)
-
-# Everything waits for a disk in lanes, and there are none of a reactor's threads.
-NO_REACTOR = cast(Any, None)
+START = SIZE.start(3)
 
 
-class ManualLane:
-    """A lane whose jobs are done when the test says so."""
+class _Archive:
+    """An archive in a directory of its own, whose lanes the test drives."""
 
-    def __init__(self) -> None:
-        self._jobs: deque[Callable[[], object]] = deque()
-
-    def run(self, job: Callable[[], T]) -> Deferred[T]:
-        result: Deferred[T] = Deferred()
-        self._jobs.append(lambda: execute(job).addBoth(result.callback))
-        return result
-
-    def post(self, job: Callable[[], None]) -> None:
-        self._jobs.append(job)
-
-    def close(self) -> Deferred[None]:
-        return self.run(lambda: None)
-
-    def work(self) -> bool:
-        """Do the jobs that there are; False if there were none."""
-        some = bool(self._jobs)
-        while self._jobs:
-            self._jobs.popleft()()
-        return some
-
-
-class Disk(FileSystem):
-    """A file system that is quick, until it is broken."""
-
-    is_broken = False
-
-    def pwrite(self, fd: int, data: memoryview | bytes, offset: int) -> int:
-        self._check()
-        return super().pwrite(fd, data, offset)
-
-    def fsync(self, fd: int) -> None:
-        self._check()
-
-    def fdatasync(self, fd: int) -> None:
-        self._check()
-
-    def _check(self) -> None:
-        if self.is_broken:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-class ArchiveUnderTest:
-    """An empty archive in a directory of its own."""
+    is_held = False
 
     def __init__(self) -> None:
-        self.path = tempfile.mkdtemp(prefix="walstream-")
-        self.disk = Disk()
-        self.lanes = [ManualLane(), ManualLane()]
-        self.archive = ArchiveDirectory(
-            self.path, NO_REACTOR, equipment=Equipment(self.disk, *self.lanes)
+        self.path = Path(tempfile.mkdtemp(prefix="walstream-test-"))
+        self.reactor: Any = MemoryReactorClock()
+        self.files = ScriptedFiles(str(self.path))
+        self.lanes = ManualLane(self.is_held), ManualLane(self.is_held)
+        self.sink = ArchiveDirectory(
+            self.path, self.reactor, equipment=Equipment(self.files, *self.lanes)
         )
-        self.done(self.archive.storage.open())
-
-    def done(self, result: Deferred[T]) -> T:
-        """What a Deferred fires with once the lanes are empty."""
-        self.settle()
-        outcome: list[T | Failure] = []
-        result.addBoth(outcome.append)
-        if isinstance(outcome[0], Failure):
-            outcome[0].raiseException()
-        return outcome[0]
+        self.done(self.sink.storage.open())
 
     def settle(self) -> None:
-        while any([lane.work() for lane in self.lanes]):
-            pass
+        """Run the lanes until neither has anything to do."""
+        while any(lane.waiting for lane in self.lanes):
+            for lane in self.lanes:
+                lane.work()
+
+    def done(self, result: Deferred[Any]) -> None:
+        """Wait for something that must not fail."""
+        failures: list[BaseException] = []
+        result.addErrback(lambda failure: failures.append(failure.value))
+        self.settle()
+        if failures:
+            raise failures[0]
 
     def cleanup(self) -> None:
-        self.done(self.archive.storage.close())
+        """Close all and remove the directory."""
+        self.files.heal()
+        self.done(self.sink.storage.close().addErrback(lambda _: None))
         shutil.rmtree(self.path)
 
 
-class ArchiveProviderUnderTest(ArchiveUnderTest):
-    """An archive that a stream fills."""
+class ArchiveSink(_Archive):
+    """The sink under test."""
+
+    def stored(self, timeline: int, start: int, size: int) -> bytes:
+        """Read it from the files that are there."""
+        wal = b""
+        while len(wal) < size:
+            position = start + len(wal)
+            path = self.path / SIZE.name(timeline, SIZE.number(position))
+            if not path.exists():
+                path = path.with_suffix(".partial")
+            wal += path.read_bytes()[SIZE.offset(position) :]
+        return wal[:size]
+
+    def break_storage(self) -> None:
+        """Neither old files nor new ones can be synced."""
+        for number in range(16):
+            self.files.fail(f"fsync {SIZE.name(1, number)}.partial", errno.EIO)
+            self.files.fail(f"fdatasync {SIZE.name(1, number)}.partial", errno.EIO)
+
+
+class HeldArchiveSink(ArchiveSink):
+    """Whose lanes wait."""
+
+    is_held = True
+
+
+class ArchiveProvider(_Archive):
+    """The provider under test, which is filled through its sink."""
 
     def __init__(self) -> None:
         super().__init__()
         self.start = WALPosition(1, START)
-        self.done(self.archive.adopt(IDENTITY))
-        self.done(self.archive.begin(1, START))
-        self._last_segment = b""
+        self.begin(self.start)
 
     @property
-    def provider(self) -> ArchiveDirectory | ArchiveReader:
-        return self.archive
+    def provider(self) -> IWALProvider:
+        """The same object is both."""
+        return self.sink
+
+    def begin(self, start: WALPosition) -> None:
+        """Begin a stream."""
+        self.done(self.sink.adopt(IDENTITY))
+        self.done(self.sink.begin(start.timeline, start.lsn))
 
     def append(self, data: bytes) -> None:
-        self.archive.write(self.archive.written, memoryview(data))
-        self.done(self.archive.flush())
-        self._last_segment += data
-        self._last_segment = self._last_segment[-(SIZE + SIZE.offset(self.archive.written)) :]
+        """Write, and make durable."""
+        self.sink.write(self.sink.written, memoryview(data))
+        self.done(self.sink.flush())
 
     def switch_timeline(self) -> None:
-        switch_point = LSN(self.archive.written)
+        """Timeline 1 ends here."""
+        switch_point = LSN(self.sink.written)
+        start = SIZE.floor(switch_point)
+        self.done(self.sink.finish())
         history = TimelineHistory(2, (TimelineSwitch(1, switch_point, "by a test"),))
-        self.done(self.archive.finish())
-        self.done(self.archive.store_history(2, history.format()))
-        self.done(self.archive.begin(2, SIZE.floor(switch_point)))
-        again = SIZE.offset(switch_point)
-        self.append(self._last_segment[len(self._last_segment) - again :])
+        self.done(self.sink.store_history(2, history.format()))
+        self.begin(WALPosition(2, start))
+        self.append(wal_bytes(start, switch_point - start, segment_size=SIZE))
 
 
-class StepWatch:
-    """Tells that files have changed when it is asked to."""
+class HeldArchiveProvider(ArchiveProvider):
+    """Whose lanes wait."""
 
-    def start(self, changed: Callable[[Collection[str]], None]) -> None:
-        self.tell: Callable[[Collection[str]], None] = changed
-
-    def stop(self) -> None:
-        self.tell = lambda paths: None
+    is_held = True
 
 
-class ArchiveReaderUnderTest(ArchiveProviderUnderTest):
-    """A reader that follows what another process, here the same, writes into an archive."""
+class FollowingReader(ArchiveProvider):
+    """A reader of an archive that another object fills, and that it looks at on a clock."""
 
     def __init__(self) -> None:
         self.reader: ArchiveReader | None = None
         super().__init__()
-        self._watch = StepWatch()
-        reading = [ManualLane(), ManualLane()]
-        self.reader = ArchiveReader(
-            self.path,
-            NO_REACTOR,
-            equipment=Equipment(FileSystem(), *reading),
-            watch=self._watch,
-        )
-        self.lanes += reading
+        lanes = ManualLane(), ManualLane()
+        equipment = Equipment(ScriptedFiles(str(self.path)), *lanes)
+        watch = PollingWatch(self.reactor)
+        self.reader = ArchiveReader(self.path, self.reactor, equipment=equipment, watch=watch)
         self.done(self.reader.storage.open())
 
     @property
-    def provider(self) -> ArchiveReader:
+    def provider(self) -> IWALProvider:
+        """What is under test is the reader."""
         assert self.reader is not None
         return self.reader
 
     def settle(self) -> None:
+        """Let the reader look, too."""
         super().settle()
-        if self.reader is not None:
-            self._watch.tell(())
-            super().settle()
+        self.reactor.advance(1)
 
     def cleanup(self) -> None:
-        self.done(self.provider.storage.close())
+        """Close both."""
+        if self.reader is not None:
+            self.done(self.reader.storage.close())
         super().cleanup()
 
 
-class ArchiveSinkUnderTest(ArchiveUnderTest):
-    """An archive that knows no cluster yet."""
-
-    @property
-    def sink(self) -> ArchiveDirectory:
-        return self.archive
-
-    def stored(self, timeline: int, start: int, size: int) -> bytes:
-        cursor = self.done(self.archive.open(timeline, LSN(start)))
-        wal = b""
-        while len(wal) < size:
-            if not (view := cursor.read(size - len(wal))):
-                self.done(cursor.ready())
-            wal += view
-        cursor.close()
-        return wal
-
-    def break_storage(self) -> None:
-        self.disk.is_broken = True
-
-    def cleanup(self) -> None:
-        try:
-            super().cleanup()
-        except SinkFailed:
-            assert self.disk.is_broken
-            shutil.rmtree(self.path)
-
-
-ArchiveProviderContractTests = provider_contract(ArchiveProviderUnderTest)
-ArchiveReaderContractTests = provider_contract(ArchiveReaderUnderTest)
-ArchiveSinkContractTests = sink_contract(ArchiveSinkUnderTest)
+ArchiveSinkContractTests = sink_contract(ArchiveSink)
+HeldArchiveSinkContractTests = sink_contract(HeldArchiveSink)
+ArchiveProviderContractTests = provider_contract(ArchiveProvider)
+HeldArchiveProviderContractTests = provider_contract(HeldArchiveProvider)
+FollowingReaderContractTests = provider_contract(FollowingReader)

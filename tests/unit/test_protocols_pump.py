@@ -179,8 +179,10 @@ class PauseTests(PumpCase):
         self.assertEqual(len(self.sizes()), 2)
 
     def test_paused_and_resumed_within_a_write(self) -> None:
-        """A resume within a write lets the pump go on, once."""
-        self.append(SIZE)
+        """A resume within a write lets the pump go on, and does not begin anew within itself."""
+        for offset in range(0, 40_000, 8):
+            self.provider.append(wal(START + offset, 8), visible=False)
+        self.provider.advance_end()
         self.make()
 
         def there_and_back() -> None:
@@ -189,7 +191,7 @@ class PauseTests(PumpCase):
 
         self.transport.on_write = there_and_back
         self.pump.resumeProducing()
-        self.assertEqual(streamed(bytes(self.transport.written), START), (wal(START, SIZE), []))
+        self.assertEqual(streamed(bytes(self.transport.written), START), (wal(START, 40_000), []))
 
     def test_stopped_within_a_write(self) -> None:
         """A stop that comes within a write is the end."""
@@ -361,7 +363,7 @@ class Play:
         {
             "pause": self.pause,
             "resume": self.resume,
-            "pause and resume": lambda: (self.pause(), self.resume()),
+            "pause and resume": self.pause_and_resume,
             "append": lambda: self.append(40),
             "append much": lambda: self.append(300_000),
             "ready": self.ready,
@@ -378,6 +380,10 @@ class Play:
     def resume(self) -> None:
         self.is_paused = False
         self.pump.resumeProducing()
+
+    def pause_and_resume(self) -> None:
+        self.pause()
+        self.resume()
 
     def stop(self) -> None:
         self.is_stopped = True

@@ -1,302 +1,339 @@
-"""Connection strings: what is read, where defaults come from, and what is refused."""
+"""Tests for walstream.upstream.conninfo: what a user says becomes an `Upstream`."""
 
 from __future__ import annotations
 
 import os
-import pwd
 from pathlib import Path
 
-from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.unit.log_capture import capture_log
 from walstream.errors import FormatError
 from walstream.upstream import TargetSessionAttrs, Upstream, UpstreamHost, parse_conninfo
+from walstream.upstream.home import system_user
 
 
-class ConninfoTests(SynchronousTestCase):
-    """`parse_conninfo`, in an environment of its own."""
+def _restore(variable: str, value: str | None) -> None:
+    if value is None:
+        del os.environ[variable]
+    else:
+        os.environ[variable] = value
+
+
+class ConninfoCase(SynchronousTestCase):
+    """Parses with an environment of its own: an empty home, and no service files of the system."""
 
     def setUp(self) -> None:
-        """A home directory that has nothing in it."""
-        self.home = Path(self.mktemp())
-        self.home.mkdir()
+        self.home = Path(self.mktemp()).absolute()
+        self.home.mkdir(parents=True)
+        self.environ = {"HOME": str(self.home), "PGSYSCONFDIR": str(self.home / "etc")}
 
-    def parse(self, text: str = "", **environ: str) -> Upstream:
-        """Read *text* with these variables and no others."""
-        return parse_conninfo(text, {"HOME": str(self.home), **environ})
+    def parse(self, text: str, **environ: str) -> Upstream:
+        """*text* in an environment that has these variables besides."""
+        return parse_conninfo(text, self.environ | environ)
 
-    def error(self, text: str = "", **environ: str) -> str:
-        """What is wrong with *text*."""
+    def refusal(self, text: str, **environ: str) -> str:
+        """What is said of a string that will not do."""
         return str(self.assertRaises(FormatError, self.parse, text, **environ))
 
-    # Both forms.
+    def service_file(self, content: str, name: str = ".pg_service.conf") -> Path:
+        """A service file below the home directory."""
+        path = self.home / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+        return path
 
-    def test_key_value_string(self) -> None:
-        """The older form gives host, port, user and password."""
-        upstream = self.parse("host=db1 port=5433 user=rep password='se cret'")
+
+class FormTests(ConninfoCase):
+    """The two forms of a connection string, and what is there without one."""
+
+    def test_key_value(self) -> None:
+        """A key=value string has libpq's keys, with quotes and escapes as there."""
+        upstream = self.parse(r"host=db1 port = 5433 user='o\'neil' password='a b' dbname=x")
         self.assertEqual(upstream.hosts, (UpstreamHost("db1", None, 5433),))
-        self.assertEqual(upstream.account.user, "rep")
-        self.assertEqual(upstream.account.password, "se cret")
+        self.assertEqual(upstream.account.user, "o'neil")
+        self.assertEqual(upstream.account.password, "a b")
+        self.assertEqual(upstream.account.database, "x")
 
     def test_uri(self) -> None:
-        """The URI form does too, with its escapes undone."""
-        upstream = self.parse("postgresql://rep:p%40ss@db1:5433,[::1]/?application_name=hub1")
-        self.assertEqual(
-            upstream.hosts, (UpstreamHost("db1", None, 5433), UpstreamHost("::1", None, 5432))
+        """A URI has several hosts, escapes, a literal IPv6 address and parameters."""
+        upstream = self.parse(
+            "postgresql://me:p%40ss@db1:5433,[::1]:5434/x?application_name=north&connect_timeout=3"
         )
+        self.assertEqual(
+            upstream.hosts, (UpstreamHost("db1", None, 5433), UpstreamHost("::1", None, 5434))
+        )
+        self.assertEqual(upstream.account.user, "me")
         self.assertEqual(upstream.account.password, "p@ss")
-        self.assertEqual(upstream.account.application_name, "hub1")
+        self.assertEqual(upstream.account.database, "x")
+        self.assertEqual(upstream.account.application_name, "north")
+        self.assertEqual(upstream.connect_timeout, 3.0)
 
-    def test_faulty_string_is_told_in_libpq_words(self) -> None:
-        """What libpq cannot read is no connection string, and libpq says why."""
-        self.assertIn('invalid connection option "hots"', self.error("hots=db1"))
-        self.assertIn('missing "=" after "db1"', self.error("db1"))
-
-    # Defaults.
+    def test_uri_with_socket(self) -> None:
+        """A URI names the directory of a UNIX socket by an escaped path, or by a parameter."""
+        for text in ("postgres://%2Frun%2Fpg:5433", "postgres:///?host=/run/pg&port=5433"):
+            (host,) = self.parse(text).hosts
+            self.assertEqual(host.socket_path, "/run/pg/.s.PGSQL.5433")
 
     def test_nothing_said(self) -> None:
-        """Then it is the system user at a local socket, by walstream's own name."""
-        upstream = self.parse()
-        self.assertEqual([host.name for host in upstream.hosts], ["/var/run/postgresql", "/tmp"])
-        self.assertEqual(upstream.account.user, pwd.getpwuid(os.geteuid()).pw_name)
-        self.assertEqual(upstream.account.application_name, "walstream")
-        self.assertEqual(upstream.account.database, "replication")
+        """An empty string is a local server, logged in to as the system's user."""
+        upstream = self.parse("")
+        self.assertTrue(all(host.socket_path for host in upstream.hosts))
+        self.assertEqual(upstream.account.user, system_user())
         self.assertIsNone(upstream.account.password)
-        self.assertEqual(upstream.wanted, TargetSessionAttrs.ANY)
-        self.assertFalse(upstream.shuffled)
-        self.assertEqual(upstream.connect_timeout, 30.0)
+        self.assertEqual(upstream.account.database, "replication")
+        self.assertEqual(upstream.account.application_name, "walstream")
+        self.assertEqual(upstream.account.parameters, {})
         self.assertEqual(upstream.passfile, self.home / ".pgpass")
+        self.assertIs(upstream.wanted, TargetSessionAttrs.ANY)
+        self.assertFalse(upstream.shuffled)
+        self.assertEqual(upstream.tcp_options, {})
 
-    def test_environment_fills_in(self) -> None:
-        """PG* variables stand in for what the string does not say."""
+    def test_unknown_option(self) -> None:
+        """An option that libpq does not know is refused in libpq's words."""
+        self.assertIn('invalid connection option "hots"', self.refusal("hots=db1"))
+        self.assertIn('invalid URI query parameter: "hots"', self.refusal("postgres://a?hots=b"))
+
+    def test_faulty_syntax(self) -> None:
+        """What is no connection string is refused in libpq's words."""
+        self.assertIn('missing "=" after "db1"', self.refusal("db1"))
+        self.assertIn('invalid percent-encoded token: "%zz"', self.refusal("postgres://%zz"))
+
+    def test_password_is_not_shown(self) -> None:
+        """No password can be seen in what is logged of an upstream."""
+        for upstream in (
+            self.parse("host=a password=sesame"),
+            self.parse("postgres://u:sesame@a"),
+            self.parse("host=a", PGPASSWORD="sesame"),
+        ):
+            self.assertEqual(upstream.account.password, "sesame")
+            for shown in (repr(upstream), str(upstream), repr(upstream.login(upstream.hosts[0]))):
+                self.assertNotIn("sesame", shown)
+
+
+class PrecedenceTests(ConninfoCase):
+    """The string, its service and the environment."""
+
+    def test_environment(self) -> None:
+        """libpq's variables give what the string leaves out."""
         upstream = self.parse(
-            "", PGHOST="db1", PGPORT="5433", PGUSER="rep", PGPASSWORD="s", PGAPPNAME="hub1"
+            "",
+            PGHOST="db1",
+            PGPORT="5433",
+            PGUSER="me",
+            PGPASSWORD="sesame",
+            PGAPPNAME="north",
+            PGCONNECT_TIMEOUT="7",
+            PGOPTIONS="-c lc_messages=C",
+            PGPASSFILE="/somewhere/pass",
+            PGTARGETSESSIONATTRS="standby",
+            PGLOADBALANCEHOSTS="random",
         )
         self.assertEqual(upstream.hosts, (UpstreamHost("db1", None, 5433),))
-        account = upstream.account
+        self.assertEqual(upstream.account.user, "me")
+        self.assertEqual(upstream.account.password, "sesame")
+        self.assertEqual(upstream.account.application_name, "north")
+        self.assertEqual(upstream.account.parameters, {"options": "-c lc_messages=C"})
+        self.assertEqual(upstream.connect_timeout, 7.0)
+        self.assertEqual(upstream.passfile, Path("/somewhere/pass"))
+        self.assertIs(upstream.wanted, TargetSessionAttrs.STANDBY)
+        self.assertTrue(upstream.shuffled)
+
+    def test_only_the_given_environment(self) -> None:
+        """The process's own environment is not looked at."""
+        for name in ("PGUSER", "PGHOST"):
+            self.addCleanup(_restore, name, os.environ.get(name))
+            os.environ[name] = "elsewhere"
+        upstream = self.parse("")
+        self.assertEqual(upstream.account.user, system_user())
+        self.assertIsNotNone(upstream.hosts[0].socket_path)
+
+    def test_order(self) -> None:
+        """The string wins over the service, the service over the environment."""
+        self.service_file("[north]\nhost=of-service\nport=2\n")
+        variables = {"PGHOST": "of-environment", "PGPORT": "3", "PGUSER": "of-environment"}
+        upstream = self.parse("service=north host=of-string", **variables)
+        self.assertEqual(upstream.hosts, (UpstreamHost("of-string", None, 2),))
+        self.assertEqual(upstream.account.user, "of-environment")
+
+    def test_empty_value_in_string(self) -> None:
+        """An empty value in the string hides the environment's, and is as good as none."""
+        upstream = self.parse("user='' application_name=''", PGUSER="me", PGAPPNAME="north")
+        self.assertEqual(upstream.account.user, system_user())
+        self.assertEqual(upstream.account.application_name, "walstream")
+
+    def test_database_of_the_environment(self) -> None:
+        """PGDATABASE and a service's database are for SQL, and mean nothing to a walsender."""
+        self.service_file("[north]\ndbname=shop\n")
+        self.assertEqual(self.parse("", PGDATABASE="shop").account.database, "replication")
+        self.assertEqual(self.parse("service=north").account.database, "replication")
+
+
+class ServiceTests(ConninfoCase):
+    """Connection service files."""
+
+    def test_files_in_order(self) -> None:
+        """PGSERVICEFILE is instead of the file in the home directory; the system's comes last."""
+        self.service_file("[a]\nhost=home\n[b]\nhost=home\n")
+        self.service_file("[a]\nhost=system\n[c]\nhost=system\n", "etc/pg_service.conf")
+        named = str(self.service_file("[b]\nhost=named\n", "named.conf"))
+        found = {
+            (service, file): self.parse(f"service={service}", **file_variable).hosts[0].name
+            for service in "abc"
+            for file, file_variable in (("", {}), ("named", {"PGSERVICEFILE": named}))
+        }
         self.assertEqual(
-            (account.user, account.password, account.application_name), ("rep", "s", "hub1")
+            found,
+            {
+                ("a", ""): "home",
+                ("b", ""): "home",
+                ("c", ""): "system",
+                ("a", "named"): "system",
+                ("b", "named"): "named",
+                ("c", "named"): "system",
+            },
         )
 
-    def test_string_wins_over_environment(self) -> None:
-        """What the string says counts, also if it is an empty value."""
-        upstream = self.parse("host=db2 user=''", PGHOST="db1", PGUSER="rep")
-        self.assertEqual(upstream.hosts[0].name, "db2")
-        self.assertNotEqual(upstream.account.user, "rep")
+    def test_service_of_the_environment(self) -> None:
+        """PGSERVICE names a service; one that the string names wins."""
+        self.service_file("[a]\nhost=host-a\n[b]\nhost=host-b\n")
+        self.assertEqual(self.parse("", PGSERVICE="a").hosts[0].name, "host-a")
+        self.assertEqual(self.parse("service=b", PGSERVICE="a").hosts[0].name, "host-b")
 
-    def test_fallback_application_name(self) -> None:
-        """It counts where there is no application_name, in the environment neither."""
-        text = "fallback_application_name=fall"
-        self.assertEqual(self.parse(text).account.application_name, "fall")
-        self.assertEqual(self.parse(text, PGAPPNAME="env").account.application_name, "env")
+    def test_form(self) -> None:
+        """Comments, blanks and empty lines are left out, and what is said first counts."""
+        self.service_file(
+            "# hello\n\n[b]\nhost=other\n[a]  \n  host=one  \r\n#x\nhost=two\n\n[a]\n"
+        )
+        self.assertEqual(self.parse("service=a").hosts[0].name, "one")
 
-    def test_database_counts_in_the_string_only(self) -> None:
-        """PGDATABASE is about other connections."""
-        self.assertEqual(self.parse("", PGDATABASE="shop").account.database, "replication")
-        self.assertEqual(self.parse("dbname=shop").account.database, "shop")
+    def test_undefined_service(self) -> None:
+        """A service that no file defines is an error that names it."""
+        self.service_file("[north-east]\nhost=a\n")
+        self.assertIn("definition of service 'north' not found", self.refusal("service=north"))
 
-    # Replication.
+    def test_missing_file(self) -> None:
+        """A file that PGSERVICEFILE names has to be there."""
+        said = self.refusal("service=a", PGSERVICEFILE="/nowhere/services")
+        self.assertIn("'/nowhere/services' not found", said)
+        self.assertIn("PGSERVICEFILE", said)
 
-    def test_replication_is_asked_for_whatever_is_said(self) -> None:
-        """Nothing a user says gets into the startup packet's replication, and there's a warning."""
-        with capturedLogs() as events:
-            upstream = self.parse(
-                "host=db1 replication=off options='-c replication=false'", PGREPLICATION="false"
-            )
-        self.assertEqual(upstream.account.startup_parameters()["replication"], "on")
-        self.assertNotIn("replication", upstream.account.parameters)
-        (event,) = events
-        self.assertEqual(event["log_level"], LogLevel.warn)
-        self.assertIn("replication=", event["log_format"])
+    def test_faulty_lines(self) -> None:
+        """A line that will not do is an error with the file and the line's number."""
+        for line, words in (
+            ("hots=a", "'hots' is not a connection option"),
+            ("host", "'host' is not a connection option with a value"),
+            ("service=b", "nested service specifications are not supported"),
+        ):
+            path = self.service_file(f"[a]\nuser=me\n{line}\n")
+            said = self.refusal("service=a")
+            self.assertIn(words, said)
+            self.assertIn(f"{str(path)!r}, line 3", said)
+
+    def test_faults_in_other_services(self) -> None:
+        """What stands in a service that was not asked for harms nobody."""
+        self.service_file("[b]\nnonsense\n[a]\nhost=one\n[c]\nnonsense\n")
+        self.assertEqual(self.parse("service=a").hosts[0].name, "one")
+
+
+class OptionTests(ConninfoCase):
+    """What the options become."""
+
+    def test_application_name(self) -> None:
+        """application_name wins over fallback_application_name, and that over the default."""
+        for text, name in (
+            ("application_name=a fallback_application_name=b", "a"),
+            ("fallback_application_name=b", "b"),
+            ("", "walstream"),
+        ):
+            self.assertEqual(self.parse(text).account.application_name, name)
 
     def test_startup_parameters(self) -> None:
-        """Options and an encoding are passed on; the locale's encoding, which is "auto", is not."""
-        upstream = self.parse("options='-c wal_sender_timeout=3s' client_encoding=UTF8")
+        """Options and the client's encoding go to the server; "auto" means nothing here."""
+        upstream = self.parse("options='-c wal_sender_timeout=0' client_encoding=LATIN1")
         self.assertEqual(
             upstream.account.parameters,
-            {"options": "-c wal_sender_timeout=3s", "client_encoding": "UTF8"},
+            {"options": "-c wal_sender_timeout=0", "client_encoding": "LATIN1"},
         )
         self.assertEqual(self.parse("client_encoding=auto").account.parameters, {})
 
-    # Further options.
+    def test_replication_is_ignored(self) -> None:
+        """A replication option has no effect, wherever it is, but for a warning with its place."""
+        log = capture_log(self)
+        self.service_file("[north]\nreplication=off\n")
+        for text in ("host=a replication=database", "service=north"):
+            upstream = self.parse(text, PGREPLICATION="off")
+            self.assertEqual(upstream.account.startup_parameters()["replication"], "on")
+        self.assertEqual(
+            log,
+            [
+                "replication=database (the connection string) is ignored: "
+                "walstream asks for replication itself",
+                "replication=off (service 'north') is ignored: "
+                "walstream asks for replication itself",
+            ],
+        )
 
     def test_target_session_attrs(self) -> None:
-        """Each of libpq's six values, and no other."""
-        for wanted in TargetSessionAttrs:
-            self.assertEqual(self.parse(f"target_session_attrs={wanted.value}").wanted, wanted)
-        self.assertIn(
-            'target_session_attrs value: "leader"', self.error("target_session_attrs=leader")
+        """All of libpq's values are known, and no other."""
+        for member in TargetSessionAttrs:
+            self.assertIs(self.parse(f"target_session_attrs={member.value}").wanted, member)
+        self.assertEqual(
+            self.refusal("", PGTARGETSESSIONATTRS="master"),
+            'invalid target_session_attrs value: "master" '
+            "(the environment variable PGTARGETSESSIONATTRS)",
         )
 
     def test_load_balance_hosts(self) -> None:
-        """Random order is a choice."""
+        """Hosts are shuffled if that was asked for."""
         self.assertTrue(self.parse("load_balance_hosts=random").shuffled)
         self.assertFalse(self.parse("load_balance_hosts=disable").shuffled)
-        self.assertIn("load_balance_hosts", self.error("load_balance_hosts=often"))
+        self.assertIn(
+            'invalid load_balance_hosts value: "yes" (the connection string)',
+            self.refusal("load_balance_hosts=yes"),
+        )
 
     def test_connect_timeout(self) -> None:
-        """In seconds; none or fewer than one is no limit."""
-        self.assertEqual(self.parse("connect_timeout=3").connect_timeout, 3.0)
-        self.assertIsNone(self.parse("connect_timeout=0").connect_timeout)
-        self.assertIsNone(self.parse("connect_timeout=-1").connect_timeout)
+        """A time limit is in seconds; none is half a minute, and 0 or less is for ever."""
+        for text, seconds in (
+            ("", 30.0),
+            ("connect_timeout=''", 30.0),
+            ("connect_timeout=10", 10.0),
+            ("connect_timeout=0", None),
+            ("connect_timeout=-1", None),
+        ):
+            self.assertEqual(self.parse(text).connect_timeout, seconds)
         self.assertIn(
-            'invalid integer value "soon" for connection option "connect_timeout" '
-            "(the environment variable PGCONNECT_TIMEOUT)",
-            self.error("", PGCONNECT_TIMEOUT="soon"),
+            'invalid integer value "soon" for connection option "connect_timeout"',
+            self.refusal("connect_timeout=soon"),
         )
 
     def test_tcp_options(self) -> None:
-        """Keepalives are kept as far as they were given; an empty value is none."""
-        upstream = self.parse("keepalives=0 keepalives_idle=7 keepalives_count=''")
-        self.assertEqual(upstream.tcp_options, {"keepalives": 0, "keepalives_idle": 7})
-
-    def test_no_password_is_shown(self) -> None:
-        """Neither of the upstream nor of what it is made of."""
-        self.assertNotIn("s3cret", repr(self.parse("password=s3cret")))
-
-    # The password file.
-
-    def test_password_is_looked_up_for_each_host(self) -> None:
-        """In the password file, anew at each login."""
-        passfile = self.home / ".pgpass"
-        upstream = self.parse("host=db1,db2 user=rep")
-        self.assertIsNone(upstream.login(upstream.hosts[0]).password)
-        passfile.write_text("db1:*:replication:rep:one\ndb2:*:replication:rep:two\n")
-        passfile.chmod(0o600)
-        logins = [upstream.login(host) for host in upstream.hosts]
-        self.assertEqual([login.password for login in logins], ["one", "two"])
-        self.assertEqual([login.user for login in logins], ["rep", "rep"])
-
-    def test_password_given_outright_wins(self) -> None:
-        """The password file isn't even looked at."""
-        upstream = self.parse("host=db1 user=rep password=mine passfile=/nonexistent")
-        self.assertEqual(upstream.login(upstream.hosts[0]).password, "mine")
-
-    def test_passfile_may_be_named(self) -> None:
-        """By the option or by the variable."""
-        self.assertEqual(self.parse("passfile=/a").passfile, Path("/a"))
-        self.assertEqual(self.parse("", PGPASSFILE="/b").passfile, Path("/b"))
-
-
-class PolicyTests(ConninfoTests):
-    """What this version cannot do is refused, never left out in silence."""
-
-    def test_tls_is_refused_where_it_is_insisted_on(self) -> None:
-        """Each way to insist on it, with the option, where it was said, and the remedy."""
-        for text in (
-            "sslmode=require",
-            "sslmode=verify-ca",
-            "sslmode=verify-full",
-            "sslnegotiation=direct",
-            "sslcertmode=require",
-            "sslrootcert=system",
-            "channel_binding=require",
-            "postgresql://db1/?ssl=true",
-        ):
-            error = self.error(text)
-            self.assertIn("does not speak TLS", error)
-            self.assertIn("(the connection string)", error)
-            self.assertIn("use sslmode=prefer", error)
-
-    def test_tls_is_done_without_where_that_is_allowed(self) -> None:
-        """libpq would fall back to plain text with these, too."""
-        for mode in ("disable", "allow", "prefer"):
-            self.parse(f"sslmode={mode} sslrootcert=/ca.pem sslcert=/c sslkey=/k sslsni=1")
-
-    def test_environment_may_insist_too(self) -> None:
-        """The variable is named; the string can take it back."""
-        self.assertIn(
-            "sslmode=require (the environment variable PGSSLMODE)",
-            self.error("", PGSSLMODE="require"),
+        """Of libpq's TCP options those that were given are kept, 0 too."""
+        upstream = self.parse("keepalives=0 keepalives_idle=30 tcp_user_timeout=2000")
+        self.assertEqual(
+            upstream.tcp_options,
+            {"keepalives": 0, "keepalives_idle": 30, "tcp_user_timeout": 2000},
         )
-        self.assertIn("PGREQUIRESSL", self.error("", PGREQUIRESSL="1"))
-        self.parse("", PGREQUIRESSL="1", PGSSLMODE="prefer")
-        self.parse("sslmode=prefer", PGSSLMODE="require")
+        self.assertIn('option "keepalives_idle"', self.refusal("keepalives_idle=1s"))
 
-    def test_checks_that_cannot_be_made_are_refused(self) -> None:
-        """A peer's user, a method of authentication, GSSAPI, a newer protocol."""
-        for text in (
-            "requirepeer=postgres",
-            "require_auth=scram-sha-256",
-            "gssencmode=require",
-            "min_protocol_version=3.2",
-            "oauth_issuer=https://example.org",
-        ):
-            name = text.partition("=")[0]
-            self.assertIn(name, self.error(text))
+    def test_password_file(self) -> None:
+        """A password that was not given outright is looked up at each login, by host."""
+        path = self.home / ".pgpass"
+        upstream = self.parse("host=a,b user=me")
+        first, second = upstream.hosts
+        self.assertIsNone(upstream.login(first).password)
+        path.write_text("a:*:replication:me:for-a\nb:*:*:*:for-b\n")
+        path.chmod(0o600)
+        self.assertEqual(upstream.login(first).password, "for-a")
+        self.assertEqual(upstream.login(second).password, "for-b")
+        given = self.parse("host=a user=me password=outright")
+        self.assertEqual(given.login(given.hosts[0]).password, "outright")
 
-    def test_secret_of_a_refused_option_is_not_shown(self) -> None:
-        """The error names the option, and not its value."""
-        for name in ("scram_client_key", "oauth_client_secret"):
-            self.assertNotIn("s3cret", self.error(f"{name}=s3cret"))
-
-    def test_values_that_libpq_does_not_know_either(self) -> None:
-        """They are called invalid, as libpq calls them."""
-        self.assertIn('invalid sslmode value: "always"', self.error("sslmode=always"))
-
-    def test_empty_value_is_no_value(self) -> None:
-        """As to libpq."""
-        self.parse("sslmode='' require_auth='' sslrootcert=''")
-
-
-class ServiceFileTests(ConninfoTests):
-    """Services, by name."""
-
-    def write(self, text: str, name: str = ".pg_service.conf") -> Path:
-        """A service file in the home directory."""
-        path = self.home / name
-        path.write_text(text)
-        return path
-
-    def test_service_of_the_string(self) -> None:
-        """Its options count; those of other services, and comments, do not."""
-        self.write(
-            "# mine\n[other]\nhost=x\n\n[prod]\nhost=db1\nport=5433\nhost=late\n[next]\nuser=u\n"
-        )
-        upstream = self.parse("service=prod")
-        self.assertEqual(upstream.hosts, (UpstreamHost("db1", None, 5433),))
-        self.assertNotEqual(upstream.account.user, "u")
-
-    def test_string_then_service_then_environment(self) -> None:
-        """That is the order in which they count."""
-        self.write("[prod]\nhost=service\nport=1\n")
-        upstream = self.parse("service=prod port=2", PGHOST="environment", PGUSER="environment")
-        self.assertEqual(upstream.hosts, (UpstreamHost("service", None, 2),))
-        self.assertEqual(upstream.account.user, "environment")
-
-    def test_service_of_the_environment(self) -> None:
-        """PGSERVICE names one, PGSERVICEFILE the file."""
-        path = self.write("[prod]\nhost=db1\n", "elsewhere")
-        upstream = self.parse("", PGSERVICE="prod", PGSERVICEFILE=str(path))
-        self.assertEqual(upstream.hosts[0].name, "db1")
-
-    def test_file_of_the_system(self) -> None:
-        """It is looked into if the user's own does not have the service."""
-        self.write("[other]\nhost=x\n")
-        system = self.home / "system"
-        system.mkdir()
-        self.write("[prod]\nhost=db1\n", "system/pg_service.conf")
-        upstream = self.parse("service=prod", PGSYSCONFDIR=str(system))
-        self.assertEqual(upstream.hosts[0].name, "db1")
-
-    def test_service_that_is_not_defined(self) -> None:
-        """An error, in libpq's words."""
-        self.assertIn(
-            "definition of service 'prod' not found",
-            self.error("service=prod", PGSYSCONFDIR=str(self.home)),
-        )
-        self.assertIn("not found", self.error("service=prod", PGSERVICEFILE="/nonexistent"))
-
-    def test_faulty_lines(self) -> None:
-        """The error has the file and the number of the line."""
-        path = self.write("[prod]\nhost\n")
-        self.assertIn(f"'{path}', line 2", self.error("service=prod"))
-        self.write("[prod]\n\nhots=db1\n")
-        self.assertIn("line 3", self.error("service=prod"))
-        self.write("[prod]\nservice=other\n")
-        self.assertIn("nested", self.error("service=prod"))
-
-    def test_policy_counts_for_services(self) -> None:
-        """And the error says which service asked for it."""
-        self.write("[prod]\nsslmode=require\n")
-        self.assertIn("sslmode=require (service 'prod')", self.error("service=prod"))
+    def test_named_password_file(self) -> None:
+        """The option passfile names another password file than the one in the home directory."""
+        path = self.home / "secrets"
+        path.write_text("*:*:*:*:elsewhere\n")
+        path.chmod(0o600)
+        upstream = self.parse(f"host=a user=me passfile={path}")
+        self.assertEqual(upstream.login(upstream.hosts[0]).password, "elsewhere")

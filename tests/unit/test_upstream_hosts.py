@@ -1,84 +1,83 @@
-"""Comma lists of hosts, addresses and ports."""
+"""Tests for walstream.upstream.hosts."""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from walstream.errors import FormatError
-from walstream.upstream import UpstreamHost
-from walstream.upstream.hosts import parse_hosts
+from walstream.upstream.hosts import DEFAULT_SOCKET_DIRECTORIES, UpstreamHost, parse_hosts
 
 
-class HostListTests(SynchronousTestCase):
-    """`parse_hosts`, by the rules of libpq's documentation ("Specifying Multiple Hosts")."""
+class ParseHostsTests(SynchronousTestCase):
+    """libpq's three comma lists."""
 
-    def error(self, *lists: str) -> str:
-        """What is wrong with the lists."""
-        return str(self.assertRaises(FormatError, parse_hosts, *lists))
+    def test_lists(self) -> None:
+        """Hosts, addresses and ports belong together by their places."""
+        for lists, hosts in (
+            (("a", "", ""), [("a", None, 5432)]),
+            (("a,b", "", ""), [("a", None, 5432), ("b", None, 5432)]),
+            (("a,b", "", "1"), [("a", None, 1), ("b", None, 1)]),
+            (("a,b", "", "1,2"), [("a", None, 1), ("b", None, 2)]),
+            (("a,b", "", ",2"), [("a", None, 5432), ("b", None, 2)]),
+            (("a,b", "10.0.0.1,::1", "7"), [("a", "10.0.0.1", 7), ("b", "::1", 7)]),
+            (("", "10.0.0.1,10.0.0.2", "1,2"), [("", "10.0.0.1", 1), ("", "10.0.0.2", 2)]),
+            (("a,b", ",10.0.0.2", ""), [("a", None, 5432), ("b", "10.0.0.2", 5432)]),
+            (("a", "", " 65535 "), [("a", None, 65535)]),
+        ):
+            self.assertEqual(list(parse_hosts(*lists)), [UpstreamHost(*host) for host in hosts])
 
-    def test_one_port_is_for_all_hosts(self) -> None:
-        """And no port is the default port."""
-        self.assertEqual(
-            parse_hosts("a,b", "", "5433"),
-            (UpstreamHost("a", None, 5433), UpstreamHost("b", None, 5433)),
-        )
-        self.assertEqual(parse_hosts("a", "", ""), (UpstreamHost("a", None, 5432),))
-
-    def test_a_port_for_each_host(self) -> None:
-        """An empty one is the default port."""
-        hosts = parse_hosts("a,b,c", "", "1,,3")
-        self.assertEqual([host.port for host in hosts], [1, 5432, 3])
-
-    def test_addresses_stand_beside_names(self) -> None:
-        """An empty address leaves the name to be looked up."""
-        self.assertEqual(
-            parse_hosts("a,b", "10.0.0.1,", ""),
-            (UpstreamHost("a", "10.0.0.1"), UpstreamHost("b", None)),
-        )
-
-    def test_addresses_alone(self) -> None:
-        """No name is needed."""
-        self.assertEqual(
-            parse_hosts("", "10.0.0.1,::1", ""),
-            (UpstreamHost("", "10.0.0.1"), UpstreamHost("", "::1")),
-        )
-
-    def test_empty_host_is_a_local_socket(self) -> None:
-        """In either of the usual directories, in the place where it stands in the list."""
-        names = [host.name for host in parse_hosts("a,,b", "", "")]
-        self.assertEqual(names, ["a", "/var/run/postgresql", "/tmp", "b"])
+    def test_no_host(self) -> None:
+        """No host, or an empty one among others, is a UNIX socket where one may be."""
+        local = tuple(UpstreamHost(path, None, 5433) for path in DEFAULT_SOCKET_DIRECTORIES)
+        self.assertEqual(parse_hosts("", "", "5433"), local)
+        other = UpstreamHost("a", None, 5433)
+        self.assertEqual(parse_hosts("a,", "", "5433"), (other, *local))
 
     def test_lists_that_do_not_fit(self) -> None:
-        """Are told with their lengths."""
-        self.assertIn(
-            "2 host names to 3 hostaddr", self.error("a,b", "1.1.1.1,2.2.2.2,3.3.3.3", "")
-        )
-        self.assertIn("2 port numbers to 3 hosts", self.error("a,b,c", "", "1,2"))
-        self.assertIn("2 port numbers to 1 hosts", self.error("a", "", "1,2"))
+        """Lists of different lengths are refused in libpq's words."""
+        for lists, words in (
+            (("a,b", "::1", ""), "could not match 2 host names to 1 hostaddr values"),
+            (("a,b,c", "", "1,2"), "could not match 2 port numbers to 3 hosts"),
+            (("a", "", "1,2"), "could not match 2 port numbers to 1 hosts"),
+        ):
+            self.assertEqual(str(self.assertRaises(FormatError, parse_hosts, *lists)), words)
 
-    def test_ports_that_cannot_be(self) -> None:
-        """Numbers from 1 to 65535 only."""
-        for port in ("0", "65536", "-1", "x", "5432x"):
-            self.assertIn(f'invalid port number: "{port}"', self.error("a", "", port))
+    def test_faulty_ports(self) -> None:
+        """A port that cannot be one is refused in libpq's words."""
+        for port in ("0", "65536", "-1", "x", "54.32", "٣"):
+            error = self.assertRaises(FormatError, parse_hosts, "a", "", port)
+            self.assertEqual(str(error), f'invalid port number: "{port}"')
 
-    def test_address_that_is_none(self) -> None:
-        """A name is not taken for an address."""
-        self.assertIn('hostaddr "db1"', self.error("", "db1", ""))
+    def test_name_for_an_address(self) -> None:
+        """A name in the place of an address is refused, with its proper place."""
+        error = self.assertRaises(FormatError, parse_hosts, "", "db1", "")
+        self.assertIn('hostaddr "db1" is not an IP address', str(error))
+        self.assertIn("host", str(error).partition(";")[2])
 
 
 class UpstreamHostTests(SynchronousTestCase):
-    """One host."""
+    """One place where the upstream may be."""
 
     def test_socket_path(self) -> None:
-        """The directory and the port make the path; hosts on the network have none."""
-        self.assertEqual(UpstreamHost("/tmp", None, 5433).socket_path, "/tmp/.s.PGSQL.5433")
-        self.assertEqual(UpstreamHost("@pg").socket_path, "@pg/.s.PGSQL.5432")
-        self.assertIsNone(UpstreamHost("db1").socket_path)
-        self.assertIsNone(UpstreamHost("/tmp", "10.0.0.1").socket_path)
+        """A host that is a directory has a socket, also in the abstract namespace."""
+        for host, path in (
+            (UpstreamHost("/run/pg", None, 5433), "/run/pg/.s.PGSQL.5433"),
+            (UpstreamHost("@pg"), "@pg/.s.PGSQL.5432"),
+            (UpstreamHost("db1"), None),
+            (UpstreamHost("", "10.0.0.1"), None),
+        ):
+            self.assertEqual(host.socket_path, path)
+
+    def test_address_wins_over_a_directory(self) -> None:
+        """With an address there is no socket, even if the name looks like a directory."""
+        self.assertIsNone(UpstreamHost("/run/pg", "10.0.0.1").socket_path)
 
     def test_text(self) -> None:
-        """As messages show it."""
-        self.assertEqual(str(UpstreamHost("db1")), "db1:5432")
-        self.assertEqual(str(UpstreamHost("", "10.0.0.1")), "10.0.0.1:5432")
-        self.assertEqual(str(UpstreamHost("db1", "10.0.0.1")), "db1 (10.0.0.1):5432")
-        self.assertEqual(str(UpstreamHost("/tmp")), "/tmp/.s.PGSQL.5432")
+        """A host is shown as it will be connected to, with the name that was given."""
+        for host, text in (
+            (UpstreamHost("db1", None, 5433), "db1:5433"),
+            (UpstreamHost("db1", "10.0.0.1", 5433), "db1 (10.0.0.1):5433"),
+            (UpstreamHost("", "10.0.0.1", 5433), "10.0.0.1:5433"),
+            (UpstreamHost("/run/pg", None, 5433), "/run/pg/.s.PGSQL.5433"),
+        ):
+            self.assertEqual(str(host), text)

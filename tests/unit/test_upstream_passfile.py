@@ -1,104 +1,116 @@
-"""The password file, by the rules of libpq's documentation ("The Password File")."""
+"""Tests for walstream.upstream.passfile."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from walstream.upstream import UpstreamHost
+from tests.unit.log_capture import capture_log
+from walstream.upstream.hosts import DEFAULT_SOCKET_DIRECTORIES, UpstreamHost
 from walstream.upstream.passfile import find_password
 
+HOST = UpstreamHost("db1", None, 5433)
 
-class PasswordFileTests(SynchronousTestCase):
-    """`find_password`."""
+
+class FindPasswordTests(SynchronousTestCase):
+    """Which line of a password file counts, and which file."""
 
     def setUp(self) -> None:
-        """No file yet."""
-        self.path = Path(self.mktemp())
+        self.path = Path(self.mktemp()).absolute()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def find(
         self,
-        text: str,
-        host: UpstreamHost | None = None,
+        content: str | bytes,
+        host: UpstreamHost = HOST,
         database: str = "replication",
-        user: str = "rep",
+        user: str = "me",
     ) -> str | None:
-        """The password that a file of *text* has."""
-        self.path.write_bytes(text.encode())
+        """The password that a file with this content has for somebody."""
+        self.path.write_bytes(content.encode() if isinstance(content, str) else content)
         self.path.chmod(0o600)
-        return find_password(self.path, host or UpstreamHost("db1"), database, user)
+        return find_password(self.path, host, database, user)
 
-    def test_all_four_fields_must_fit(self) -> None:
-        """The first line that does counts."""
-        text = (
-            "db2:5432:replication:rep:host\n"
-            "db1:5433:replication:rep:port\n"
-            "db1:5432:other:rep:database\n"
-            "db1:5432:replication:other:user\n"
-            "db1:5432:replication:rep:right\n"
-            "db1:5432:replication:rep:late\n"
-        )
-        self.assertEqual(self.find(text), "right")
+    def test_first_line_that_fits(self) -> None:
+        """All four fields have to fit, and the first line whose fields do counts."""
+        lines = [
+            "db2:5433:replication:me:other host",
+            "db1:5432:replication:me:other port",
+            "db1:5433:shop:me:other database",
+            "db1:5433:replication:you:other user",
+            "db1:5433:replication:me:this one",
+            "db1:5433:replication:me:too late",
+        ]
+        self.assertEqual(self.find("\n".join(lines)), "this one")
+        self.assertIsNone(self.find("\n".join(lines[:4])))
 
-    def test_star_fits_everything(self) -> None:
-        """In each of the four fields; as a part of one it is a character like others."""
-        self.assertEqual(self.find("*:*:*:*:any"), "any")
-        self.assertIsNone(self.find("db*:*:*:*:any"))
-        self.assertIsNone(self.find("\\*:*:*:*:any"))
+    def test_wildcard(self) -> None:
+        """A star fits everything; an escaped star, or one among others, is only itself."""
+        self.assertEqual(self.find("*:*:*:*:open"), "open")
+        self.assertIsNone(self.find("\\*:*:*:*:open"))
+        self.assertIsNone(self.find("db*:*:*:*:open"))
+        self.assertEqual(self.find("*:*:*:\\*:open", user="*"), "open")
 
     def test_escapes(self) -> None:
-        """A backslash protects colons and backslashes, in a password too; the last is itself."""
-        self.assertEqual(self.find("*:*:*:r\\:e\\\\p:a\\:b\\\\c\\", user="r:e\\p"), "a:b\\c\\")
+        """A backslash protects the colon or backslash behind it, in each field."""
+        self.assertEqual(self.find(r"\:\:1:*:*:*:x", UpstreamHost("::1", None, 5433)), "x")
+        self.assertEqual(self.find(r"*:*:a\:b:c\\d:p\:a\\s\s", HOST, "a:b", "c\\d"), "p:a\\ss")
+        self.assertEqual(self.find("*:*:*:*:end\\"), "end\\")
 
-    def test_colon_ends_the_password(self) -> None:
-        """What comes behind it is ignored."""
-        self.assertEqual(self.find("*:*:*:*:one:two"), "one")
+    def test_password_ends_at_a_colon(self) -> None:
+        """What follows a colon that is not escaped no longer belongs to the password."""
+        self.assertEqual(self.find("*:*:*:*:pass:word"), "pass")
 
-    def test_comments_and_short_lines(self) -> None:
-        """Neither is an entry."""
-        self.assertEqual(self.find("#*:*:*:*:no\n*:*:*:rep\n\n*:*:*:*:yes\n"), "yes")
+    def test_lines_without_a_password(self) -> None:
+        """Comments, empty lines and lines with too few fields do not count."""
+        self.assertEqual(self.find("#*:*:*:*:a\n\n*:*:*:*\nnonsense\n*:*:*:*:b\n"), "b")
 
     def test_line_ends(self) -> None:
-        """A carriage return belongs to the line's end; other separators belong to passwords."""
-        self.assertEqual(self.find("*:*:*:*:a\u2028b\r\n"), "a\u2028b")
+        """Lines may end as on Windows; blanks belong to the password."""
+        self.assertEqual(self.find("*:*:*:*: a \r\n"), " a ")
 
-    def test_empty_password(self) -> None:
-        """An entry may say that there is none."""
-        self.assertEqual(self.find("*:*:*:*:\n"), "")
+    def test_bytes_that_are_no_text(self) -> None:
+        """A file that is not UTF-8 is read, and lines that have nothing to do with it work."""
+        self.assertEqual(self.find(b"\xff:*:*:*:a\n*:*:*:*:b\n"), "b")
 
-    def test_local_sockets_are_localhost(self) -> None:
-        """In the usual directories; another one is looked up by its path."""
-        text = "localhost:*:*:*:local\n/srv/pg:*:*:*:srv\n"
-        for directory in ("/tmp", "/var/run/postgresql"):
-            self.assertEqual(self.find(text, UpstreamHost(directory)), "local")
-        self.assertEqual(self.find(text, UpstreamHost("/srv/pg")), "srv")
+    def test_sockets(self) -> None:
+        """The default socket directories go by "localhost", others by their path."""
+        for directory in DEFAULT_SOCKET_DIRECTORIES:
+            host = UpstreamHost(directory, None, 5433)
+            self.assertEqual(self.find("localhost:*:*:*:x", host), "x")
+        other = UpstreamHost("/run/other", None, 5433)
+        self.assertIsNone(self.find("localhost:*:*:*:x", other))
+        self.assertEqual(self.find("/run/other:*:*:*:x", other), "x")
 
-    def test_name_counts_before_address(self) -> None:
-        """The address is looked up only where there is no name."""
-        text = "db1:*:*:*:name\n10.0.0.1:*:*:*:address\n"
-        self.assertEqual(self.find(text, UpstreamHost("db1", "10.0.0.1")), "name")
-        self.assertEqual(self.find(text, UpstreamHost("", "10.0.0.1")), "address")
+    def test_address(self) -> None:
+        """A host goes by its name if it has one, else by its address."""
+        lines = "10.0.0.1:*:*:*:by address\ndb1:*:*:*:by name\n"
+        self.assertEqual(self.find(lines, UpstreamHost("db1", "10.0.0.1")), "by name")
+        self.assertEqual(self.find(lines, UpstreamHost("", "10.0.0.1")), "by address")
 
-    def test_file_that_others_may_read_is_ignored(self) -> None:
-        """With a warning that says how it should be."""
-        self.find("*:*:*:*:any")
-        for mode in (0o640, 0o604, 0o620, 0o601):
+    def test_file_that_others_may_read(self) -> None:
+        """A file that is not its owner's alone is ignored with a warning that names the remedy."""
+        for mode in (0o640, 0o604, 0o620):
+            self.assertEqual(self.find("*:*:*:*:x"), "x")
+            log = capture_log(self)
             self.path.chmod(mode)
-            with capturedLogs() as events:
-                self.assertIsNone(find_password(self.path, UpstreamHost("db1"), "x", "y"))
-            self.assertIn("u=rw (0600)", events[0]["log_format"])
+            self.assertIsNone(find_password(self.path, HOST, "replication", "me"))
+            (said,) = log
+            self.assertIn(repr(str(self.path)), said)
+            self.assertIn("0600", said)
+            self.assertNotIn(":x", said)
 
-    def test_what_is_no_plain_file_is_ignored(self) -> None:
-        """With a warning, too."""
-        self.path.mkdir(0o700)
-        with capturedLogs() as events:
-            self.assertIsNone(find_password(self.path, UpstreamHost("db1"), "x", "y"))
-        self.assertIn("not a plain file", events[0]["log_format"])
+    def test_no_file(self) -> None:
+        """A file that is not there is no news."""
+        log = capture_log(self)
+        for path in (self.path, self.path / "below", Path("/dev/null/x")):
+            self.assertIsNone(find_password(path, HOST, "replication", "me"))
+        self.assertEqual(log, [])
 
-    def test_no_file_is_no_password(self) -> None:
-        """Without a word."""
-        with capturedLogs() as events:
-            self.assertIsNone(find_password(self.path, UpstreamHost("db1"), "x", "y"))
-        self.assertEqual(events, [])
+    def test_not_a_plain_file(self) -> None:
+        """What is no plain file is ignored with a warning."""
+        self.path.mkdir()
+        log = capture_log(self)
+        self.assertIsNone(find_password(self.path, HOST, "replication", "me"))
+        self.assertIn("not a plain file", log[0])

@@ -112,14 +112,17 @@ def check_newest(
 
 def _read_header(files: FileSystem, paths: ArchivePaths, name: str) -> SegmentHeader | None:
     """The header of a segment file; None where none can be: compressed, too short, or not begun."""
+    is_partial = name.endswith(".partial")
     if not name.removesuffix(".partial").isalnum():
         return None
     content = files.read(paths.of(name), LONG_HEADER_SIZE)
-    if len(content) < LONG_HEADER_SIZE or (name.endswith(".partial") and not any(content)):
+    if len(content) < LONG_HEADER_SIZE:
         return None
     try:
         return SegmentHeader.parse(content)
     except FormatError as error:
+        if is_partial:
+            return None  # all zeros yet, or as much as has come of the header
         raise ArchiveError(f"{paths.of(name)} is not a WAL segment: {error}") from error
 
 

@@ -75,13 +75,13 @@ class Images:
             self._used[key] = image
             image.users += 1
             return succeed(image)
-        waiting = self._loading.get(key)
-        if waiting is None:
-            waiting = self._loading[key] = []
-            job = self._lane.run(self._load(timeline, number))
-            job.addBoth(self._loaded, key, waiting)
         acquired: Deferred[Image] = Deferred()
-        waiting.append(acquired)
+        waiting = self._loading.get(key)
+        if waiting is not None:
+            waiting.append(acquired)
+            return acquired
+        self._loading[key] = waiting = [acquired]
+        self._lane.run(self._load(timeline, number)).addBoth(self._loaded, key, waiting)
         return acquired
 
     def release(self, image: Image) -> None:

@@ -179,4 +179,4 @@ class OpenSegment:
 
 def _same(one: bytes, other: bytes) -> int:
     """How many bytes are the same at the beginning of both."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other)))
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
 
 __all__ = ["Line"]
 
@@ -28,6 +29,7 @@ class Line(Protocol):
         self._close_timeout = close_timeout
         self._reading_paused = False
         self._is_closed = False
+        self._is_lost = False
         self._timer: IDelayedCall | None = None
 
     def open(self, startup_timeout: float) -> None:
@@ -62,6 +64,8 @@ class Line(Protocol):
 
     def close(self, reason: str) -> None:
         """Let what was written out, then close; abort if the peer takes too long."""
+        if self._is_lost:
+            return
         self.close_reason = reason
         self._is_closed = True
         self.stop_timer()
@@ -73,12 +77,19 @@ class Line(Protocol):
 
     def abort(self, reason: str) -> None:
         """Close at once, whatever was not yet sent."""
+        if self._is_lost:
+            return  # a TLS transport would take it amiss
         self.close_reason = reason
         self._is_closed = True
         self.stop_timer()
         transport = self._transport()
         transport.unregisterProducer()
         transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone: no timer is left behind."""
+        self._is_lost = self._is_closed = True
+        self.stop_timer()
 
     def stop_timer(self) -> None:
         """Leave no timer behind."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from walstream.errors import CommandError, EndOfTimeline, ProtocolViolation, WALUnavailable
@@ -66,7 +67,7 @@ class WALSender(Session):
 
     # What Twisted and the transport call.
 
-    def connectionLost(self, reason: Failure | None = None) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, and all that the session had with it."""
         super().connectionLost(reason)
         self._end_stream()

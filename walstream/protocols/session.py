@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -87,10 +88,10 @@ class Session(Line):
             self._reader.feed(data)
             self._take_frames()
 
-    def connectionLost(self, reason: Failure | None = None) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
+        super().connectionLost(reason)
         self.phase = SenderPhase.CLOSED
-        self.stop_timer()
         if self.client is not None:
             self._log.info(
                 "replication connection {pid} ended: {client}: {reason}",

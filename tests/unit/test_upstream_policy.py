@@ -1,0 +1,104 @@
+"""Tests for walstream.upstream.policy: nothing is downgraded in silence."""
+
+from __future__ import annotations
+
+from psycopg import pq
+from twisted.trial.unittest import SynchronousTestCase
+
+from walstream.errors import FormatError
+from walstream.upstream.policy import check_policy
+from walstream.upstream.settings import CONNECTION_STRING, Setting, gather
+
+
+def check(**options: str) -> None:
+    """Check options that stand in the connection string."""
+    check_policy({name: Setting(value, CONNECTION_STRING) for name, value in options.items()})
+
+
+class PolicyTests(SynchronousTestCase):
+    """What is done about each option that libpq knows."""
+
+    def refusal(self, **options: str) -> str:
+        """What is said of options that cannot be honoured."""
+        return str(self.assertRaises(FormatError, check, **options))
+
+    def test_every_option_is_decided(self) -> None:
+        """Each option of this libpq's is used, harmless, or refused with a reason."""
+        for option in pq.Conninfo.get_defaults():
+            name = option.keyword.decode()
+            try:
+                check(**{name: "some value"})
+            except FormatError as error:
+                self.assertNotIn("does not know", str(error), name)
+
+    def test_tls_that_may_be_left_out(self) -> None:
+        """Modes that are content without TLS are taken."""
+        for mode in ("disable", "allow", "prefer", ""):
+            check(sslmode=mode)
+
+    def test_tls_that_must_be(self) -> None:
+        """Modes that insist on TLS are refused, with the option, its place and the ways out."""
+        for mode in ("require", "verify-ca", "verify-full"):
+            said = self.refusal(sslmode=mode)
+            self.assertIn(f"sslmode={mode} (the connection string) is not possible", said)
+            self.assertIn("does not speak TLS", said)
+            self.assertIn("sslmode=prefer or sslmode=disable", said)
+            self.assertIn("tunnel", said)
+
+    def test_other_ways_to_insist_on_tls(self) -> None:
+        """Every other option that insists on TLS is refused as well."""
+        for name, value in (
+            ("sslnegotiation", "direct"),
+            ("sslcertmode", "require"),
+            ("channel_binding", "require"),
+            ("sslrootcert", "system"),
+        ):
+            said = self.refusal(**{name: value})
+            self.assertIn(f"{name}={value} (the connection string)", said)
+            self.assertIn("does not speak TLS", said)
+
+    def test_how_tls_is_done(self) -> None:
+        """Options that only say how TLS is done are without effect, as in libpq without TLS."""
+        check(sslcert="c", sslkey="k", sslrootcert="/ca.pem", sslcrl="r", sslsni="1")
+
+    def test_unknown_value(self) -> None:
+        """A value that libpq does not know either is invalid, in its words."""
+        self.assertEqual(
+            self.refusal(sslmode="please"),
+            'invalid sslmode value: "please" (the connection string)',
+        )
+
+    def test_checks_that_cannot_be_made(self) -> None:
+        """What would have to be checked of the server is refused, not forgotten."""
+        for name in ("requirepeer", "require_auth"):
+            self.assertIn("leave it out if you can do without", self.refusal(**{name: "x"}))
+        self.assertIn("gssencmode=disable", self.refusal(gssencmode="require"))
+        self.assertIn("protocol 3.0", self.refusal(min_protocol_version="3.2"))
+
+    def test_secrets_are_not_shown(self) -> None:
+        """A value that may be a secret is not in the message."""
+        for name in ("scram_client_key", "oauth_client_secret"):
+            said = self.refusal(**{name: "sesame"})
+            self.assertIn(name, said)
+            self.assertNotIn("sesame", said)
+
+    def test_empty_value(self) -> None:
+        """An empty value asks for nothing."""
+        check(sslmode="", requirepeer="", gssencmode="")
+
+    def test_option_of_a_later_libpq(self) -> None:
+        """An option that nobody has looked at yet is refused."""
+        said = self.refusal(teleport="yes")
+        self.assertIn("teleport (the connection string)", said)
+        self.assertIn("leave it out", said)
+
+    def test_environment(self) -> None:
+        """The environment may ask for TLS in two ways; the newer one wins, and is named."""
+        for environ, place in (
+            ({"PGSSLMODE": "require"}, "the environment variable PGSSLMODE"),
+            ({"PGREQUIRESSL": "1"}, "the environment variable PGREQUIRESSL"),
+        ):
+            error = self.assertRaises(FormatError, check_policy, gather("", environ))
+            self.assertIn(f"sslmode=require ({place})", str(error))
+        check_policy(gather("", {"PGREQUIRESSL": "1", "PGSSLMODE": "prefer"}))
+        check_policy(gather("sslmode=disable", {"PGSSLMODE": "require"}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from pathlib import Path
+from typing import Self
 
 from tests.integration.load import finished_segments, identical
 from tests.integration.test_send import archive_of
@@ -22,6 +23,12 @@ class RawClient:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
         body = b"user\0fujii\0replication\0on\0\0"
         self.socket.sendall(struct.pack("!II", 8 + len(body), 196608) + body)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
 
     def query(self, text: str) -> None:
         body = text.encode() + b"\0"
@@ -77,8 +84,10 @@ def test_every_byte_of_a_conversation(clusters: Clusters, tmp_path: Path) -> Non
     (archive / name).write_bytes(content)
     segment = (archive / name[:24]).read_bytes()
     system = primary.query("SELECT system_identifier::text FROM pg_control_system()")[0][0]
-    with Serving("send", "-D", archive, log=tmp_path / "log") as sender:
-        client = RawClient(sender.port)
+    with (
+        Serving("send", "-D", archive, log=tmp_path / "log") as sender,
+        RawClient(sender.port) as client,
+    ):
         welcome = client.until_ready()
         assert welcome[0] == (b"R", b"\0\0\0\0")
         assert welcome[-1] == (b"Z", b"I")

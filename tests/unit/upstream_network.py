@@ -38,8 +38,7 @@ class Network(MemoryReactorClock):
     def refuse(self) -> None:
         """Refuse the oldest connection that is being made."""
         factory = self._take()
-        reason: Any = Failure(ConnectionRefusedError())  # type: ignore[no-untyped-call]
-        factory.clientConnectionFailed(None, reason)
+        factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
 
     def accept(self) -> ScriptedPeer:
         """Accept the oldest connection that is being made; the peer is the server."""

@@ -81,6 +81,8 @@ class Flow:
                     conninfo,
                     autocommit=True,
                     replication="true",
+                    # Prepared statements are not for replication.
+                    prepare_threshold=None,
                     # Without it, the hub's texts come as bytes.
                     client_encoding="UTF8",
                     application_name=_NAME,

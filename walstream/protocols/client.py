@@ -17,7 +17,8 @@ from walstream.protocols.phases import RECEIVER_TRANSITIONS, ReceiverPhase, afte
 from walstream.protocols.questions import Answer
 from walstream.wire import messages
 from walstream.wire.authentication import PasswordExchange
-from walstream.wire.frames import Frame, FrameReader, backend_limit
+from walstream.wire.frames import Frame, FrameReader, backend_limit, greeting_limit
+from walstream.wire.messages import AuthenticationCode
 from walstream.wire.startup import startup_message
 
 __all__ = ["ReplicationClient"]
@@ -37,7 +38,7 @@ class ReplicationClient(Protocol):
         self.parameters: dict[str, str] = {}
         self._login = login
         self._exchange = PasswordExchange(login.user, login.password)
-        self._reader = FrameReader(backend_limit)
+        self._reader = FrameReader(greeting_limit)
         self._answer = Answer()
         self._error: ServerError | None = None
         self._answered: Deferred[Answer] | None = None
@@ -168,6 +169,9 @@ class ReplicationClient(Protocol):
 
     def _authenticate(self, body: bytes) -> None:
         code, data = messages.parse_authentication(body)
+        if code == AuthenticationCode.OK:
+            # Only from now on are long messages believed.
+            self._reader.limit = backend_limit
         answer = self._exchange.respond(code, data)
         if answer is not None:
             self.send(answer)

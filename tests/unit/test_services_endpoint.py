@@ -42,13 +42,7 @@ class ClientFactory(Factory):
 class NoNames:
     """A resolver that knows no name."""
 
-    def resolveHostName(  # noqa: N802
-        self,
-        receiver: Any,
-        hostName: str,
-        *arguments: Any,
-        **options: Any,
-    ) -> Any:
+    def resolveHostName(self, receiver: Any, *_: Any, **options: Any) -> Any:  # noqa: N802
         receiver.resolutionBegan(None)
         receiver.resolutionComplete()
 

@@ -1,4 +1,4 @@
-"""A server for the tests of the receiving services: its network is in memory, and the test plays it.
+"""A server for the tests of the receiving services: the test plays it, on a network in memory.
 
 The reactor only records whom it is told to connect to. `Network` answers for those hosts, and
 `Server` is one connection that was accepted, with the answers of a primary.

@@ -8,7 +8,7 @@ from itertools import count
 from secrets import token_bytes
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
@@ -41,7 +41,9 @@ class WALSenderFactory(Factory):
         self._clock = clock
         self._pids = count(1)
         self._sessions: dict[int, WALSender] = {}
-        self._drained: Deferred[None] | None = None
+        self._is_draining = False
+        self._grace: IDelayedCall | None = None
+        self._waiting: list[Deferred[None]] = []
 
     @property
     def sessions(self) -> Collection[WALSender]:
@@ -50,7 +52,7 @@ class WALSenderFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> WALSender | None:
         """A session for a new connection; none once the sender is being stopped."""
-        if self._drained is not None:
+        if self._is_draining:
             return None
         session = WALSender(
             self._provider,
@@ -68,21 +70,23 @@ class WALSenderFactory(Factory):
     def drain(self, grace: float) -> Deferred[None]:
         """End all sessions as PostgreSQL's shutdown does; abort those left after *grace* seconds.
 
-        Streams first send everything there is and wait until it is acknowledged.
+        Streams first send everything there is and wait until it is acknowledged. Asked again, it
+        fires together with the first time.
         """
+        if not self._is_draining:
+            self._is_draining = True
+            self._shut_down_all(grace)
         if not self._sessions:
-            self._drained = succeed(None)
-            return self._drained
-        self._drained = Deferred()
-        timer = self._clock.callLater(grace, self._abort_all)
+            return succeed(None)
+        drained: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(drained)
+        return drained
+
+    def _shut_down_all(self, grace: float) -> None:
+        if self._sessions:
+            self._grace = self._clock.callLater(grace, self._abort_all)
         for session in list(self._sessions.values()):
             session.shut_down()
-
-        def stop_timer(result: None) -> None:
-            if timer.active():
-                timer.cancel()
-
-        return self._drained.addCallback(stop_timer)
 
     def _abort_all(self) -> None:
         for session in list(self._sessions.values()):
@@ -93,8 +97,12 @@ class WALSenderFactory(Factory):
 
     def _gone(self, session: WALSender) -> None:
         self._sessions.pop(session.pid, None)
-        if self._drained is not None and not self._sessions and not self._drained.called:
-            self._drained.callback(None)
+        if not self._is_draining or self._sessions:
+            return
+        if self._grace is not None and self._grace.active():
+            self._grace.cancel()
+        while self._waiting:
+            self._waiting.pop(0).callback(None)
 
     def _cancel(self, pid: int, key: bytes) -> None:
         session = self._sessions.get(pid)

@@ -172,3 +172,20 @@ def test_a_server_without_it_says_so(clusters: Clusters, tmp_path: Path) -> None
     ) as receiver:
         assert receiver.wait() == 1
         assert "cannot execute SQL commands in WAL sender" in receiver.text
+
+
+def test_an_empty_archive_needs_a_start_position(clusters: Clusters, tmp_path: Path) -> None:
+    """Without --startpos it ends with an error that names it: the dialect can't ask."""
+    primary = clusters.primary()
+    primary.query("SELECT pg_switch_wal()")
+    archive = archive_of(primary, tmp_path / "archive")
+    copy = tmp_path / "copy"
+    with (
+        Serving("send", "-D", archive, log=tmp_path / "sender") as sender,
+        Walstream(
+            *("receive", "-d", sender.conninfo(), "-D", copy, "--dialect", "2009"),
+            log=tmp_path / "receiver",
+        ) as receiver,
+    ):
+        assert receiver.wait() == 1
+        assert "--startpos" in receiver.text

@@ -354,8 +354,8 @@ class FailureTests(ArchiveCase):
         self.assertEqual(str(error), reason)
         self.assertEqual(self.failure(self.archive.flush(), SinkFailed), reason)
         self.assertEqual(self.failure(self.archive.finish(), SinkFailed), reason)
-        self.assertEqual(self.files.calls, [])
-        self.assertEqual(self.archive.flushed, 0)
+        self.assertNotIn(f"fsync {FIRST}.partial", self.files.calls)
+        self.assert_durable(self.archive, START)
 
     def test_failed_write(self) -> None:
         """The same, where the error comes at once."""
@@ -393,7 +393,7 @@ class FailureTests(ArchiveCase):
         self.failure(flush, SinkFailed)
         self.failure(finish, SinkFailed)
         self.assertEqual([name for name in self.names() if "." not in name], [])
-        self.assertEqual(self.archive.flushed, 0)
+        self.assert_durable(self.archive, START)
         self.assertEqual(self.archive.resume_position(), WALPosition(1, START))
 
     def test_rename_and_directory_count_too(self) -> None:
@@ -402,7 +402,7 @@ class FailureTests(ArchiveCase):
             self.files.fail(call, errno.EIO)
             self.write(self.archive, SIZE)
             self.failure(self.archive.finish(), SinkFailed)
-            self.assertEqual(self.archive.flushed, 0)
+            self.assert_durable(self.archive, START)
             self.files.heal()
             self.begin(self.archive)
         self.write(self.archive, SIZE)
@@ -645,9 +645,9 @@ class TimelineTests(ArchiveCase):
             [
                 FIRST,
                 f"{SECOND}.partial",
+                "00000002.history",
                 SIZE.name(2, 6),
                 f"{SIZE.name(2, 7)}.partial",
-                "00000002.history",
             ],
         )
         self.assert_durable(self.archive, START + 2 * SIZE + 1, 2)

@@ -183,7 +183,7 @@ class DemoServiceTests(SynchronousTestCase):
         self.assertEqual(self.screen.said[-2], "(left)")
         self.assertRegex(
             self.screen.said[-1],
-            rf"^In 3 s, {self.stage.written} rows .* whose {self.stage.written} rows equal the "
+            rf"^\nIn 3 s, {self.stage.written} rows .* whose {self.stage.written} rows equal the "
             r"primary's \(checksum [0-9a-f]{16}\); the primary had 1 walsender; nothing is left",
         )
         self.assertEqual(self.clock.getDelayedCalls(), [])

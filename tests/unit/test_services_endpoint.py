@@ -7,7 +7,13 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectingCancelledError
-from twisted.internet.interfaces import IAddress, IHostnameResolver, IProtocol
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostnameResolver,
+    IHostResolution,
+    IProtocol,
+    IResolutionReceiver,
+)
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
@@ -38,13 +44,32 @@ class ClientFactory(Factory):
         return self.clients[-1]
 
 
+@implementer(IHostResolution)
+class NoResolution:
+    """The attempt to look up a name that there is not."""
+
+    name = "no-such-host"
+
+    def cancel(self) -> None:
+        pass
+
+
 @implementer(IHostnameResolver)
 class NoNames:
     """A resolver that knows no name."""
 
-    def resolveHostName(self, receiver: Any, *_: Any, **options: Any) -> Any:  # noqa: N802
-        receiver.resolutionBegan(None)
-        receiver.resolutionComplete()
+    def resolveHostName(  # noqa: N802
+        self,
+        resolutionReceiver: IResolutionReceiver,  # noqa: N803
+        hostName: str,  # noqa: N803
+        portNumber: int = 0,  # noqa: N803
+        addressTypes: object = None,  # noqa: N803
+        transportSemantics: str = "TCP",  # noqa: N803
+    ) -> IHostResolution:
+        resolution = NoResolution()
+        resolutionReceiver.resolutionBegan(resolution)
+        resolutionReceiver.resolutionComplete()
+        return resolution
 
 
 class EndpointCase(SynchronousTestCase):

@@ -94,6 +94,8 @@ class OpenSegment:
             known = self._compare(position, data)
             if self._keeps_held:
                 data, position = data[known:], position + known
+                if not data:
+                    return
         offset = position - self.start
         written = self._files.pwrite(self._fd, data, offset)
         if written != len(data):
@@ -131,12 +133,18 @@ class OpenSegment:
 
     # What the lane does.
 
-    def sync(self, end: int) -> None:
-        """Make what was put up to *end* durable, and at the first time the directory entry."""
+    def sync(self) -> None:
+        """Make what was put durable, and at the first time the size and the directory entry too.
+
+        Of a replacement, more must have been put than was durable before.
+        """
         if self._entry_is_durable:
             self._files.fdatasync(self._fd)
-        elif self._temporary is None or end > self._held:
-            self._sync_all()
+            return
+        self._files.fsync(self._fd)
+        self._take_place()
+        self._files.fsync_directory(self._root)
+        self._entry_is_durable = True
 
     def finish(self) -> None:
         """Make the whole segment durable and give it its final name, in this order."""
@@ -162,13 +170,6 @@ class OpenSegment:
             self._files.close(self._held_fd)
         if self._temporary is not None:
             self._files.unlink(self._temporary)
-
-    def _sync_all(self) -> None:
-        # The size is new too, so fdatasync would not do.
-        self._files.fsync(self._fd)
-        self._take_place()
-        self._files.fsync_directory(self._root)
-        self._entry_is_durable = True
 
     def _take_place(self) -> None:
         if self._temporary is not None:

@@ -120,7 +120,7 @@ class ArchiveSink:
     def flush(self) -> Deferred[LSN]:
         """See `IWALSink.flush`."""
         stream = self._stream
-        if stream is None or stream.written == stream.start:
+        if stream is None or (stream.failure is None and stream.written == stream.start):
             return succeed(LSN(self._flushed))
         return stream.flush()
 

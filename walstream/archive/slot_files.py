@@ -20,8 +20,8 @@ from walstream.interfaces import Slot, WALPosition
 __all__ = ["SlotFiles", "check_slot_name"]
 
 _SUFFIX: Final = ".json"
-_NAME: Final = re.compile(r"[a-z0-9_]+")
 _LONGEST_NAME: Final = 63  # NAMEDATALEN - 1
+_NAME: Final = re.compile(rf"[a-z0-9_]{{1,{_LONGEST_NAME}}}")
 
 
 def check_slot_name(name: str) -> None:
@@ -76,7 +76,7 @@ class SlotFiles:
         :raises OSError: if that fails; what was stored before may be there still, or not.
         """
         self._make_directory()
-        content = json.dumps({"restart": _restart_fields(slot.restart)}) + "\n"
+        content = json.dumps(_fields(slot), indent=1) + "\n"
         self._files.store(self._incoming, self._path(slot.name), content.encode())
 
     def remove(self, name: str) -> None:
@@ -97,7 +97,7 @@ class SlotFiles:
         path = self._path(name)
         content = self._files.read(path)
         try:
-            restart = _parse_restart(json.loads(content)["restart"])
+            restart = _restart(json.loads(content))
         except (ValueError, KeyError, TypeError) as error:
             raise ArchiveError(
                 f"{path} is damaged ({error}): remove it, and create the replication slot again"
@@ -115,14 +115,21 @@ class SlotFiles:
         self._is_ready = True
 
 
-def _restart_fields(restart: WALPosition | None) -> dict[str, object] | None:
-    return restart and {"timeline": restart.timeline, "lsn": str(restart.lsn)}
+def _fields(slot: Slot) -> dict[str, object]:
+    # Named as READ_REPLICATION_SLOT names them.
+    fields: dict[str, object] = {"name": slot.name}
+    if slot.restart is not None:
+        fields["restart_lsn"] = str(slot.restart.lsn)
+        fields["restart_tli"] = slot.restart.timeline
+    return fields
 
 
-def _parse_restart(fields: dict[str, object] | None) -> WALPosition | None:
-    if fields is None:
+def _restart(fields: object) -> WALPosition | None:
+    if not isinstance(fields, dict):
+        raise TypeError("it is not a JSON object")
+    if "restart_lsn" not in fields:
         return None
-    timeline, lsn = fields["timeline"], fields["lsn"]
-    if not isinstance(timeline, int) or not isinstance(lsn, str):
-        raise TypeError("restart needs a timeline number and an LSN")
+    lsn, timeline = fields["restart_lsn"], fields["restart_tli"]
+    if not isinstance(lsn, str) or not isinstance(timeline, int):
+        raise TypeError("restart_lsn is not a text, or restart_tli not a number")
     return WALPosition(timeline, LSN.parse(lsn))

@@ -1,66 +1,51 @@
-"""Replication slots that are kept in a directory, one small file for each.
+"""Replication slots that outlive the process that serves them, in a directory of small files.
 
-A slot's file is replaced whole, so a crash leaves the old contents or the new ones. Where a slot
-stands is written at most once a second: after a crash it stands a little further back than its
-user said, which holds back more WAL, never less. Words and SQLSTATEs are PostgreSQL's (slot.c).
+What a slot may do, and the words and SQLSTATEs for what it may not, are PostgreSQL's (``slot.c``).
+What is in the files is `slot_files`' business, and when they are written `slot_saver`'s.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Collection
+import errno
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
-from os.path import dirname, join
+from typing import Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.lane import Lane
-from walstream.errors import ArchiveError, CommandError
-from walstream.formats.lsn import LSN
+from walstream.archive.slot_files import SlotFiles, check_slot_name
+from walstream.archive.slot_saver import SlotSaver
+from walstream.errors import CommandError
 from walstream.interfaces import ISlotStore, Slot, WALPosition
 
 __all__ = ["DirectorySlots"]
 
-# Seconds between two writes of where slots stand.
-_WRITE_INTERVAL = 1.0
-# max_replication_slots; PostgreSQL's default is 10, for a server that has not hundreds of standbys.
-_MOST_SLOTS = 1000
-
-_NAME = re.compile(r"[a-z0-9_]{1,63}")
-_NAME_HINT = (
-    "Replication slot names may only contain lower case letters, numbers, and the underscore "
-    "character."
-)
-_SUFFIX = ".json"
+# As max_replication_slots, whose default of 10 is for a server that has not hundreds of standbys.
+_MOST_SLOTS: Final = 1000
 
 
 @implementer(ISlotStore)
 class DirectorySlots:
-    """The physical slots of one walsender.
+    """The physical slots of one walsender. Temporary ones are in memory only.
 
-    :param directory: where their files are; made with the first slot.
-    :param lane: one thread, which reads and writes the files.
+    A slot is durable before `create` fires, and gone for good before `drop` does. Where it stands
+    is written at most a second later, and when its user leaves: after a crash a slot stands where
+    its user once was, never further on, so it holds back too much WAL rather than too little.
+
+    :param directory: where the files are; made with the first slot.
+    :param lane: a thread that reads and writes the files; closed with the store.
     """
 
-    _log = Logger()
-
     def __init__(self, directory: str, files: FileSystem, lane: Lane, clock: IReactorTime) -> None:
-        self._directory = directory
-        self._files = files
+        self._files = SlotFiles(files, directory)
         self._lane = lane
-        self._clock = clock
+        self._saver = SlotSaver(self._snapshot, lane.run, clock)
         self._slots: dict[str, Slot] = {}
-        # The session that made a temporary slot: the slot ends with it.
-        self._owners: dict[str, int] = {}
-        self._unwritten: set[str] = set()
-        self._write: IDelayedCall | None = None
         self._waiting: dict[str, list[Deferred[None]]] = {}
 
     # Storage: opened before, and closed after, it is used.
@@ -70,22 +55,19 @@ class DirectorySlots:
 
         :raises ArchiveError: (in the Deferred) if a file is damaged.
         """
-        return self._lane.run(self._read_all).addCallback(self._slots.update)
+        return self._lane.run(lambda: list(self._files.load())).addCallback(self._loaded)
 
     def close(self) -> Deferred[None]:
         """Write where the slots stand; fires when that is done."""
-        if self._write is not None and self._write.active():
-            self._write.cancel()
-        self._write_positions()
-        return self._lane.close()
+        return self._saver.close().addCallback(lambda _: self._lane.close())
 
     # ISlotStore
 
     def create(
         self, name: str, pid: int, *, temporary: bool, restart: WALPosition | None
     ) -> Deferred[Slot]:
-        """See `ISlotStore.create`."""
-        return Deferred.fromCoroutine(self._create(Slot(name, temporary, restart, None), pid))
+        """See `ISlotStore.create`. A temporary slot is its session's until that ends."""
+        return Deferred.fromCoroutine(self._create(Slot(name, temporary, restart, pid), pid))
 
     def read(self, name: str) -> Slot | None:
         """See `ISlotStore.read`."""
@@ -93,13 +75,13 @@ class DirectorySlots:
 
     def slots(self) -> Collection[Slot]:
         """See `ISlotStore.slots`."""
-        return self._slots.values()
+        return list(self._slots.values())
 
     def acquire(self, name: str, pid: int) -> Slot:
         """See `ISlotStore.acquire`."""
         slot = self._existing(name)
         if slot.active_pid not in (None, pid):
-            raise _busy(slot)
+            raise _in_use(slot)
         slot = self._slots[name] = replace(slot, active_pid=pid)
         return slot
 
@@ -110,35 +92,38 @@ class DirectorySlots:
             return
         self._slots[name] = replace(slot, restart=restart)
         if not slot.temporary:
-            self._unwritten.add(name)
-            if self._write is None or not self._write.active():
-                self._write = self._clock.callLater(_WRITE_INTERVAL, self._write_positions)
+            self._saver.save_soon(name)
 
     def release(self, name: str, pid: int) -> None:
-        """See `ISlotStore.release`."""
+        """See `ISlotStore.release`. A temporary slot stays its session's."""
         slot = self._slots.get(name)
-        if slot is not None and slot.active_pid == pid:
-            self._slots[name] = replace(slot, active_pid=None)
-            self._wake(name)
+        if slot is None or slot.temporary or slot.active_pid != pid:
+            return
+        self._slots[name] = replace(slot, active_pid=None)
+        self._saver.save_if_changed(name)
+        self._wake(name)
 
-    def drop(self, name: str, *, wait: bool) -> Deferred[None]:
-        """See `ISlotStore.drop`."""
-        return Deferred.fromCoroutine(self._drop(name, wait))
+    def drop(self, name: str, *, wait: bool, pid: int | None = None) -> Deferred[None]:
+        """See `ISlotStore.drop`.
+
+        :param pid: the session that asks, if it is known: its own temporary slots it may drop.
+        """
+        return Deferred.fromCoroutine(self._drop(name, wait, pid))
 
     def end_session(self, pid: int) -> None:
         """See `ISlotStore.end_session`."""
-        for name, owner in list(self._owners.items()):
-            if owner == pid:
-                del self._owners[name]
-                self._slots.pop(name, None)
-                self._wake(name)
-        for slot in list(self._slots.values()):
-            self.release(slot.name, pid)
+        for slot in self.slots():
+            if slot.active_pid != pid:
+                continue
+            if slot.temporary:
+                self._forget(slot.name)
+            else:
+                self.release(slot.name, pid)
 
-    # Making and dropping.
+    # Making and dropping
 
     async def _create(self, slot: Slot, pid: int) -> Slot:
-        _check_name(slot.name)
+        check_slot_name(slot.name)
         if slot.name in self._slots:
             raise CommandError("42710", f'replication slot "{slot.name}" already exists')
         if len(self._slots) >= _MOST_SLOTS:
@@ -147,37 +132,53 @@ class DirectorySlots:
                 "all replication slots are in use",
                 hint=f"Free one: there can be {_MOST_SLOTS}.",
             )
-        self._slots[slot.name] = slot  # the name is taken from now on
+        # The name is taken from now on, and nobody else can use or drop the slot before it is made.
+        self._slots[slot.name] = slot
         if slot.temporary:
-            self._owners[slot.name] = pid
             return slot
         try:
-            await self._lane.run(partial(self._store, slot))
+            await self._saver.save(slot.name)
         except OSError as error:
-            del self._slots[slot.name]
+            self._unmake(slot)
             raise _failed(slot.name, error) from error
-        return slot
+        self.release(slot.name, pid)
+        return replace(slot, active_pid=None)
 
-    async def _drop(self, name: str, wait: bool) -> None:
+    def _unmake(self, slot: Slot) -> None:
+        # If the session has ended meanwhile, others may use the slot: it stays, as if the answer
+        # to its maker had been lost.
+        if self._slots.get(slot.name) is slot:
+            self._forget(slot.name)
+
+    async def _drop(self, name: str, wait: bool, pid: int | None) -> None:
         slot = self._existing(name)
-        while slot.active_pid is not None:
+        while slot.active_pid is not None and not (slot.temporary and slot.active_pid == pid):
             if not wait:
-                raise _busy(slot)
-            released: Deferred[None] = Deferred()
-            self._waiting.setdefault(name, []).append(released)
-            await released
+                raise _in_use(slot)
+            await self._free(name)
             slot = self._existing(name)
-        del self._slots[name]
-        self._owners.pop(name, None)
-        self._unwritten.discard(name)
+        self._forget(name)
+        if slot.temporary:
+            return
         try:
-            await self._lane.run(partial(self._remove, name))
+            await self._saver.save(name)
         except OSError as error:
+            # It would be there again after a restart, so it is there now.
+            self._slots.setdefault(name, slot)
             raise _failed(name, error) from error
 
+    def _free(self, name: str) -> Deferred[None]:
+        waiting: Deferred[None] = Deferred()
+        self._waiting.setdefault(name, []).append(waiting)
+        return waiting
+
+    def _forget(self, name: str) -> None:
+        del self._slots[name]
+        self._wake(name)
+
     def _wake(self, name: str) -> None:
-        for released in self._waiting.pop(name, []):
-            released.callback(None)
+        for waiting in self._waiting.pop(name, []):
+            waiting.callback(None)
 
     def _existing(self, name: str) -> Slot:
         slot = self._slots.get(name)
@@ -185,89 +186,27 @@ class DirectorySlots:
             raise CommandError("42704", f'replication slot "{name}" does not exist')
         return slot
 
-    # Files. What the lane runs does not touch the attributes above.
+    # Files
 
-    def _write_positions(self) -> None:
-        names, self._unwritten = self._unwritten, set()
-        for name in sorted(names):
-            write = self._lane.run(partial(self._store, self._slots[name]))
-            write.addErrback(self._not_written, name)
+    def _loaded(self, slots: list[Slot]) -> None:
+        self._slots.update((slot.name, slot) for slot in slots)
 
-    def _not_written(self, failure: Failure, name: str) -> None:
-        # It will be tried again when the slot moves on; until then more WAL is held back.
-        self._log.error(
-            "cannot write the position of replication slot {name}: {reason}",
-            name=name,
-            reason=failure.getErrorMessage(),
-        )
-
-    def _store(self, slot: Slot) -> None:
-        fields: dict[str, object] = {"name": slot.name}
-        if slot.restart is not None:
-            fields["restart_lsn"] = str(slot.restart.lsn)
-            fields["restart_tli"] = slot.restart.timeline
-        content = json.dumps(fields, indent=1) + "\n"
-        self._make_directories()
-        path = self._path(slot.name)
-        self._files.store(f"{path}.tmp", path, content.encode())
-
-    def _make_directories(self) -> None:
-        self._files.make_directory(dirname(self._directory))
-        self._files.make_directory(self._directory)
-
-    def _remove(self, name: str) -> None:
-        self._make_directories()  # a temporary slot's drop may come first
-        self._files.unlink(self._path(name))
-        self._files.fsync_directory(self._directory)
-
-    def _read_all(self) -> dict[str, Slot]:
-        try:
-            names = self._files.names(self._directory)
-        except FileNotFoundError:
-            return {}
-        slots = {}
-        for file in names:
-            name = file.removesuffix(_SUFFIX)
-            if file.endswith(_SUFFIX) and _NAME.fullmatch(name):
-                slots[name] = self._read(name)
-        return slots
-
-    def _read(self, name: str) -> Slot:
-        path = self._path(name)
-        try:
-            fields = json.loads(self._files.read(path))
-            restart = None
-            if "restart_lsn" in fields:
-                lsn = LSN.parse(fields["restart_lsn"])
-                restart = WALPosition(int(fields["restart_tli"]), lsn)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ArchiveError(
-                f"{path} is damaged ({error}): remove it, and create the slot again"
-            ) from error
-        return Slot(name, False, restart, None)
-
-    def _path(self, name: str) -> str:
-        return join(self._directory, name + _SUFFIX)
+    def _snapshot(self, name: str) -> Callable[[], None]:
+        slot = self._slots.get(name)
+        if slot is None or slot.temporary:
+            return partial(self._files.remove, name)
+        return partial(self._files.store, slot)
 
 
-def _check_name(name: str) -> None:
-    if not name:
-        raise CommandError("42602", f'replication slot name "{name}" is too short')
-    if len(name) > 63:
-        raise CommandError("42622", f'replication slot name "{name}" is too long')
-    if not _NAME.fullmatch(name):
-        raise CommandError(
-            "42602",
-            f'replication slot name "{name}" contains invalid character',
-            hint=_NAME_HINT,
-        )
-
-
-def _busy(slot: Slot) -> CommandError:
+def _in_use(slot: Slot) -> CommandError:
     return CommandError(
         "55006", f'replication slot "{slot.name}" is active for PID {slot.active_pid}'
     )
 
 
 def _failed(name: str, error: OSError) -> CommandError:
-    return CommandError("58030", f'could not write replication slot "{name}": {error.strerror}')
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return CommandError(
+        "53100" if is_full else "58030",
+        f'could not write replication slot "{name}": {error.strerror}',
+    )

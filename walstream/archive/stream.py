@@ -167,7 +167,7 @@ class Stream:
         self._flushing, self._to_flush = self._to_flush, []
         end, segment = self.written, self._segment
         # Behind the last complete segment there is nothing to sync, but the lane is to come there.
-        sync = partial(segment.sync, end) if segment is not None else _nothing
+        sync = segment.sync if segment is not None else _nothing
         job = self._make_durable(sync)
         job.addCallback(self._flush_done, end, segment)
         job.addErrback(self._job_failed, segment)

@@ -75,18 +75,19 @@ class SegmentSupply:
     def _first(self, timeline: int, start: int, held: int) -> OpenSegment | None:
         if self.suspect != timeline:
             return self._open(timeline, start, held)
-        self._discard_suspects(timeline, self._name(timeline, start) if held > start else "")
+        self._discard_suspects(self._name(timeline, start), keep_first=held > start)
         if held > start:
             return self._open_replacement(timeline, start, held)
         self.suspect = None
         return self._open(timeline, start, held)
 
-    def _discard_suspects(self, timeline: int, but: str) -> None:
-        """Remove the timeline's .partial files; they hold nothing that was reported as durable."""
-        beginning = f"{timeline:08X}"
+    def _discard_suspects(self, first: str, keep_first: bool) -> None:
+        """Remove the .partial files from *first* on: nothing in them was reported as durable."""
         for name in self._files.names(self._paths.root):
-            if name[:8] == beginning and name[24:] == ".partial" and name[:24] != but:
-                self._files.unlink(self._paths.of(name))
+            segment, suffix = name[:24], name[24:]
+            if segment[:8] == first[:8] and suffix == ".partial" and segment >= first:
+                if segment != first or not keep_first:
+                    self._files.unlink(self._paths.of(name))
 
     def _open_replacement(self, timeline: int, start: int, held: int) -> OpenSegment | None:
         name = self._name(timeline, start)

@@ -131,7 +131,7 @@ class DemoService(Service):
                 await self._stage.close()
             finally:
                 self._demo_log.end()
-        self._screen.say(summary)
+        self._screen.say(f"\n{summary}")
 
     async def _perform(self) -> str:
         if not await self._get_up():

@@ -80,7 +80,8 @@ class Stage:
         """What is up, and how to connect to it."""
         servers = self._servers
         psql = shutil.which("psql") or servers.installation.tool("psql")
-        receivewal = shutil.which("pg_receivewal") or servers.installation.tool("pg_receivewal")
+        # Not any: an older one than the server refuses to work.
+        receivewal = servers.installation.tool("pg_receivewal")
         hub, primary, standby = (
             f"-h 127.0.0.1 -p {port} -U postgres"
             for port in (self._hub.port, servers.primary.port, servers.standby.port)

@@ -6,6 +6,7 @@ Each method is one query and the reading of its answer; what to make of the answ
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -164,6 +165,6 @@ class Questions:
 
 
 def _number(what: str, text: str) -> int:
-    if not text.isascii() or not text.isdecimal():
+    if not re.fullmatch(r"[0-9]{1,20}", text):  # 64 bits have no more
         raise ProtocolViolation(f"the server's {what} is not a number: {text!r}")
     return int(text)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from twisted.logger import Logger
 
-from walstream.errors import ServerError, TimelineMismatch, UpstreamBehind, WalstreamError
+from walstream.errors import ArchiveError, ServerError, TimelineMismatch, UpstreamBehind
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize, history_file_name
 from walstream.formats.timelines import TimelineHistory
@@ -71,7 +71,7 @@ async def start_2009(
     resume = sink.resume_position()
     if resume is None:
         if start is None:
-            raise WalstreamError(
+            raise ArchiveError(
                 "the archive is empty and the 2009 dialect cannot ask the server where its WAL "
                 "ends: name a start position with --startpos"
             )

@@ -122,7 +122,11 @@ class HubService(Service):
             await self._receiver.stopService()
         if sender is not None:
             await sender.stopService()
-        await self._close_storage()
+        try:
+            await self._close_storage()
+        except Exception:
+            self._finished.set(Failure())
+            raise
         self._finished.set(StreamEnd.STOPPED)
 
     async def _close_storage(self) -> None:

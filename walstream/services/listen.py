@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 
@@ -46,7 +47,7 @@ def check_endpoint(description: str, *, trust_network: bool) -> None:
     if kind != "systemd":
         # An endpoint of a kind that the probe doesn't know fails, which leaves no trace in it.
         factory: Any = None
-        endpoint.listen(factory).addErrback(lambda _: None)
+        maybeDeferred(endpoint.listen, factory).addErrback(lambda _: None)
     _check_ports(description, probe)
     if not trust_network:
         _check_reach(description, probe)

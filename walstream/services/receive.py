@@ -177,7 +177,7 @@ class ReceiverService(Service):
         """Say what happened, and raise *error* again if that was the end."""
         if not isinstance(error, WalstreamError):
             self._log.failure("receiving failed", Failure(error))
-        if not self._retry or verdict(error) is Verdict.GIVE_UP:
+        if self._stopping or not self._retry or verdict(error) is Verdict.GIVE_UP:
             raise error
         self._log.error(
             "disconnected; trying again in {seconds} s: {reason}",

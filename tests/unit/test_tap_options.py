@@ -1,0 +1,304 @@
+"""Tests for walstream.tap: every option, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from io import StringIO
+from pathlib import Path
+from typing import TypeVar
+
+from twisted.python import usage
+from twisted.trial.unittest import SynchronousTestCase
+
+from walstream import __version__
+from walstream.formats.lsn import LSN
+from walstream.formats.segments import SegmentSize
+from walstream.protocols.receiver import Dialect
+from walstream.tap import Options
+from walstream.tap.options import DemoOptions, HubOptions, ReceiveOptions, SendOptions
+from walstream.upstream import UpstreamHost
+
+_T = TypeVar("_T")
+
+LISTEN = "--listen=tcp:5433:interface=127.0.0.1"
+
+
+class OptionsCase(SynchronousTestCase):
+    """Parses command lines, in an environment that says nothing of a server."""
+
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp()).absolute()
+        self.directory.mkdir(parents=True)
+        self.archive = f"--archive={self.directory}"
+        self.patch(os, "environ", {"HOME": str(self.directory)})
+
+    def parse(self, *words: str) -> usage.Options:
+        """The options of a whole command line."""
+        kind: type[usage.Options] = Options
+        options = kind()
+        options.parseOptions(list(words))
+        return options
+
+    def receive(self, *words: str) -> ReceiveOptions:
+        """The options of "receive", with what it must have."""
+        return self.command(ReceiveOptions, "receive", "--upstream=host=db1", self.archive, *words)
+
+    def send(self, *words: str) -> SendOptions:
+        """The options of "send", with what it must have."""
+        return self.command(SendOptions, "send", self.archive, LISTEN, *words)
+
+    def hub(self, *words: str) -> HubOptions:
+        """The options of "hub", with what it must have."""
+        return self.command(HubOptions, "hub", "--upstream=host=db1", self.archive, LISTEN, *words)
+
+    def command(self, kind: type[_T], *words: str) -> _T:
+        """The options of a command."""
+        options = self.parse(*words).subOptions
+        assert isinstance(options, kind)
+        return options
+
+    def refusal(self, *words: str) -> str:
+        """What is said of a command line that will not do."""
+        return str(self.assertRaises(usage.UsageError, self.parse, *words))
+
+    def assert_refused(self, words: tuple[str, ...], *said: str) -> None:
+        """The command line is refused, in a text with all these parts."""
+        text = self.refusal(*words)
+        for part in said:
+            self.assertIn(part, text)
+
+
+class CommandTests(OptionsCase):
+    """What all commands have in common."""
+
+    def test_no_command(self) -> None:
+        """Without a command there is an error that lists them."""
+        self.assertEqual(self.refusal(), "a command is missing: receive, send, hub or demo")
+
+    def test_unknown_command(self) -> None:
+        """A command that there is not is an error that names it."""
+        self.assertIn("recieve", self.refusal("recieve"))
+
+    def test_unknown_option(self) -> None:
+        """An option that a command does not have is an error that names it."""
+        self.assertIn("--endpos", self.refusal("hub", "--endpos=0/1"))
+
+    def test_surplus_words(self) -> None:
+        """Words that belong to no option are an error."""
+        self.assertRaises(usage.UsageError, self.receive, "surplus")
+
+    def test_version(self) -> None:
+        """The version is walstream's, also behind a command."""
+        for words in (("--version",), ("receive", "--version"), ("hub", "-V")):
+            output = StringIO()
+            self.patch(sys, "stdout", output)
+            left = self.assertRaises(SystemExit, self.parse, *words)
+            self.assertEqual(left.code, 0)
+            self.assertEqual(output.getvalue(), f"walstream {__version__}\n")
+
+    def test_help(self) -> None:
+        """Each command's help has its synopsis, and a text for every option."""
+        for command in ("receive", "send", "hub", "demo"):
+            output = StringIO()
+            self.patch(sys, "stdout", output)
+            self.assertRaises(SystemExit, self.parse, command, "--help")
+            text = output.getvalue()
+            self.assertIn(f"walstream {command} ", text)
+            self.assertNotIn("None", text)
+
+
+class ArchiveOptionsTests(OptionsCase):
+    """--archive"""
+
+    def test_path(self) -> None:
+        """The path is made absolute, since twistd may change the directory."""
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.directory)
+        for option in ("--archive=wal", "-Dwal", "--directory=wal"):
+            options = self.command(ReceiveOptions, "receive", "-dhost=a", option)
+            self.assertEqual(options.archive, self.directory / "wal")
+
+    def test_missing(self) -> None:
+        """Without it there is an error with an example."""
+        self.assert_refused(
+            ("receive", "-d", "host=a"), "--archive is missing", "--archive=/srv/wal"
+        )
+        self.assert_refused(("send", LISTEN), "--archive is missing")
+
+    def test_not_a_directory(self) -> None:
+        """A file is no archive."""
+        path = self.directory / "file"
+        path.touch()
+        self.assert_refused(
+            ("receive", "-dhost=a", f"-D{path}"), "--archive: ", f"{path} is not a directory"
+        )
+
+    def test_parent(self) -> None:
+        """A directory can be made only below one that is there."""
+        path = self.directory / "no" / "archive"
+        self.assert_refused(
+            ("receive", "-dhost=a", f"-D{path}"),
+            "--archive: ",
+            f"no directory {path.parent}; make that one first",
+        )
+
+    def test_sender_makes_none(self) -> None:
+        """What is only read has to be there."""
+        path = self.directory / "archive"
+        self.assert_refused(
+            ("send", LISTEN, f"-D{path}"), "--archive: there is no directory", str(path)
+        )
+
+
+class UpstreamOptionsTests(OptionsCase):
+    """The options about the server."""
+
+    def test_upstream(self) -> None:
+        """A connection string may be given by either name."""
+        for word in ("--upstream=host=a port=1", "-dhost=a port=1", "--dbname=postgres://a:1"):
+            options = self.command(ReceiveOptions, "receive", self.archive, word)
+            self.assertEqual(options.upstream.hosts, (UpstreamHost("a", None, 1),))
+
+    def test_missing(self) -> None:
+        """Without it, and nothing in the environment, there is an error with an example."""
+        for command in (("receive",), ("hub", LISTEN)):
+            self.assert_refused(
+                (*command, self.archive), "--upstream is missing", "host=db1", "PGHOST"
+            )
+
+    def test_environment(self) -> None:
+        """The environment may say where the server is."""
+        self.patch(os, "environ", {"HOME": "/", "PGHOST": "db7"})
+        options = self.command(ReceiveOptions, "receive", self.archive)
+        self.assertEqual(options.upstream.hosts, (UpstreamHost("db7"),))
+
+    def test_empty(self) -> None:
+        """An empty connection string is one: a local server."""
+        options = self.command(ReceiveOptions, "receive", self.archive, "--upstream=")
+        self.assertIsNotNone(options.upstream.hosts[0].socket_path)
+
+    def test_faulty(self) -> None:
+        """What is wrong in a connection string is said with the option's name."""
+        for text, said in (
+            ("hots=a", 'invalid connection option "hots"'),
+            ("sslmode=require", "does not speak TLS"),
+            ("port=x", 'invalid port number: "x"'),
+            ("service=none", "definition of service 'none' not found"),
+        ):
+            self.assert_refused(("receive", self.archive, f"-d{text}"), "--upstream: ", said)
+
+    def test_defaults(self) -> None:
+        """What nobody says is as in pg_receivewal."""
+        settings = self.receive().settings
+        self.assertIsNone(settings.slot)
+        self.assertFalse(settings.synchronous)
+        self.assertEqual(settings.status_interval, 10.0)
+        self.assertIsNone(settings.start_position)
+        self.assertIsNone(settings.end_position)
+        self.assertIs(settings.dialect, Dialect.MODERN)
+
+    def test_settings(self) -> None:
+        """Each option is a setting, by its long and its short name."""
+        for words in (
+            (
+                "--slot=s1 --status-interval=3 --startpos=0/3000000 --endpos=1/0 --synchronous "
+                "--no-loop --verbose"
+            ),
+            "-Ss1 -s3 --startpos=0/3000000 -E1/0 --synchronous -n -v",
+        ):
+            options = self.receive(*words.split())
+            settings = options.settings
+            self.assertEqual(settings.slot, "s1")
+            self.assertEqual(settings.status_interval, 3.0)
+            self.assertEqual(settings.start_position, LSN(0x3000000))
+            self.assertEqual(settings.end_position, LSN(1 << 32))
+            self.assertTrue(settings.synchronous)
+            self.assertTrue(options["no-loop"])
+            self.assertTrue(options["verbose"])
+
+    def test_hub(self) -> None:
+        """A hub always makes WAL durable as it comes, and has no end."""
+        settings = self.hub("--slot=s1", "-s0", "-v").settings
+        self.assertTrue(settings.synchronous)
+        self.assertIsNone(settings.end_position)
+        self.assertEqual(settings.slot, "s1")
+        self.assertEqual(settings.status_interval, 0.0)
+
+    def test_dialect_2009(self) -> None:
+        """The first design has a segment size of its own choice."""
+        settings = self.receive("--dialect=2009", "--wal-segsize=64").settings
+        self.assertIs(settings.dialect, Dialect.DESIGN_2009)
+        self.assertEqual(settings.segment_size, SegmentSize(64 << 20))
+        self.assertEqual(self.receive("--dialect=2009").settings.segment_size, 16 << 20)
+
+    def test_faulty_values(self) -> None:
+        """A wrong value is refused with the option's name and what it should be."""
+        needed = ("receive", "--upstream=host=a", self.archive)
+        for words, said in (
+            ("--slot=North", ("--slot: 'North'", "lower-case letters")),
+            ("--slot=", ("--slot: ''", "1 to 63")),
+            ("--slot=" + "x" * 64, ("--slot: ", "1 to 63")),
+            ("--status-interval=soon", ("--status-interval: 'soon'", "whole number")),
+            ("--status-interval=-1", ("--status-interval: '-1'", "0 or more")),
+            ("--startpos=3000000", ("--startpos: '3000000'", "X/X")),
+            ("--endpos=0/", ("--endpos: '0/'", "X/X")),
+            ("--dialect=2010", ("--dialect: '2010'", "modern or 2009")),
+            ("--dialect=2009 --wal-segsize=3", ("--wal-segsize: ",)),
+            ("--dialect=2009 --wal-segsize=0", ("--wal-segsize: ",)),
+            ("--dialect=2009 --wal-segsize=x", ("--wal-segsize: 'x'", "whole number")),
+            ("--wal-segsize=16", ("--wal-segsize", "--dialect=2009 only", "leave it out")),
+            ("--dialect=2009 --slot=s1", ("--slot", "--dialect=2009", "leave one of them out")),
+        ):
+            self.assert_refused((*needed, *words.split()), *said)
+
+
+class ListenOptionsTests(OptionsCase):
+    """The options about followers."""
+
+    def test_listen(self) -> None:
+        """The endpoint is passed on as it is."""
+        for options in (self.send(), self.hub()):
+            self.assertEqual(options.listen, "tcp:5433:interface=127.0.0.1")
+        short = self.command(SendOptions, "send", self.archive, "-lunix:/run/x")
+        self.assertEqual(short.listen, "unix:/run/x")
+
+    def test_missing(self) -> None:
+        """Without it there is an error with an example."""
+        for words in (("send", self.archive), ("hub", self.archive, "-dhost=a")):
+            self.assert_refused(words, "--listen is missing", "tcp:5433:interface=127.0.0.1")
+
+    def test_reach(self) -> None:
+        """Other machines are let in only if one says so."""
+        self.assert_refused(
+            ("send", self.archive, "-ltcp:5433"), "--listen: 'tcp:5433'", "--trust-network"
+        )
+        options = self.command(SendOptions, "send", self.archive, "-ltcp:5433", "--trust-network")
+        self.assertEqual(options.listen, "tcp:5433")
+
+    def test_sender_timeout(self) -> None:
+        """A client's silence is limited to a minute, or to what one says; 0 is no limit."""
+        self.assertEqual(self.send().sender_settings.sender_timeout, 60.0)
+        self.assertEqual(self.hub("--sender-timeout=1.5").sender_settings.sender_timeout, 1.5)
+        self.assertEqual(self.send("--sender-timeout=0").sender_settings.sender_timeout, 0.0)
+        for value in ("-1", "nan", "inf", "1min"):
+            self.assert_refused(
+                ("send", self.archive, LISTEN, f"--sender-timeout={value}"),
+                f"--sender-timeout: {value!r}",
+                "number of seconds",
+            )
+
+
+class DemoOptionsTests(OptionsCase):
+    """The demo's options."""
+
+    def test_values(self) -> None:
+        """It runs until it is stopped and writes ten rows a second, unless told otherwise."""
+        for words, seconds, rows in (((), None, 10), (("--for=2.5", "--rows=0"), 2.5, 0)):
+            options = self.command(DemoOptions, "demo", *words)
+            self.assertEqual((options.seconds, options.rows), (seconds, rows))
+
+    def test_faulty_values(self) -> None:
+        """A wrong value is refused with the option's name."""
+        self.assert_refused(("demo", "--for=ever"), "--for: 'ever'", "number of seconds")
+        self.assert_refused(("demo", "--rows=1.5"), "--rows: '1.5'", "whole number")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -240,6 +241,15 @@ class ReconnectTests(ReceiveCase):
         self.network.refuse()
         self.stream()
         self.assertEqual(self.network.asked, ["10.0.0.1", "10.0.0.2"])
+
+    def test_host_passed_over(self) -> None:
+        """A host that did not let us in leaves no error behind that nobody has handled."""
+        self.start(hosts=2)
+        self.network.accept().turn_away("57P03", "the database system is starting up")
+        self.network.refuse()
+        self.clock.tcpClients.clear()
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_sink_that_fails(self) -> None:
         """A sink that has failed gets another chance: a disk may have room again."""

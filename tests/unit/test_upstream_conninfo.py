@@ -11,6 +11,7 @@ from tests.unit.log_capture import capture_log
 from walstream.errors import FormatError
 from walstream.upstream import TargetSessionAttrs, Upstream, UpstreamHost, parse_conninfo
 from walstream.upstream.home import system_user
+from walstream.upstream.settings import gather
 
 
 def _restore(variable: str, value: str | None) -> None:
@@ -109,6 +110,12 @@ class FormTests(ConninfoCase):
             self.assertEqual(upstream.account.password, "sesame")
             for shown in (repr(upstream), str(upstream), repr(upstream.login(upstream.hosts[0]))):
                 self.assertNotIn("sesame", shown)
+
+    def test_password_is_not_shown_of_settings(self) -> None:
+        """What was said is shown without its values, any of which may be secret."""
+        shown = repr(gather("user=me password=sesame", {"PGPASSWORD": "sesame"}))
+        self.assertIn("the connection string", shown)
+        self.assertNotIn("sesame", shown)
 
 
 class PrecedenceTests(ConninfoCase):

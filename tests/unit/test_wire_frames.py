@@ -145,6 +145,12 @@ class FrameReaderTests(SynchronousTestCase):
         reader.feed(frame(b"c", bytes(9_996)))
         self.assertEqual(reader.next(), Frame(ord("c"), bytes(9_996)))
 
+    def test_one_byte_over_the_limit_is_a_violation(self) -> None:
+        """The limit is where PostgreSQL has it, to the byte."""
+        reader = FrameReader(frontend_limit)
+        reader.feed(struct.pack("!BI", ord("c"), 10_001))
+        self.assertRaises(ProtocolViolation, reader.next)
+
     def test_negative_length_is_a_violation(self) -> None:
         """A length with its highest bit set is a very long one."""
         reader = FrameReader(backend_limit)

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from walstream.errors import Disconnected, ServerError, WalstreamError
+from walstream.errors import Disconnected, ProtocolViolation, ServerError, WalstreamError
 from walstream.protocols.login import Login
 from walstream.protocols.phases import RECEIVER_TRANSITIONS, ReceiverPhase, after
 from walstream.protocols.questions import Answer
@@ -22,6 +23,9 @@ from walstream.wire.messages import AuthenticationCode
 from walstream.wire.startup import startup_message
 
 __all__ = ["ReplicationClient"]
+
+# All answers in replication are one row: what is more shows a mistake, but must not fill the memory.
+_MOST_ROWS = 10
 
 
 class ReplicationClient(Protocol):
@@ -54,7 +58,7 @@ class ReplicationClient(Protocol):
         """
         if self._lost is not None:
             return fail(self._lost)
-        if self.phase is not ReceiverPhase.AUTHENTICATING:
+        if self.phase not in (ReceiverPhase.AUTHENTICATING, ReceiverPhase.STARTING):
             return succeed(self.parameters)
         waiter: Deferred[Mapping[str, str]] = Deferred(self._login_waiters.remove)
         self._login_waiters.append(waiter)
@@ -115,7 +119,7 @@ class ReplicationClient(Protocol):
         """The connection is gone: whoever waits learns it."""
         self.phase = ReceiverPhase.CLOSED
         text = "the server closed the connection"
-        if reason is not None and not reason.check(ConnectionResetError):
+        if reason is not None and not reason.check(ConnectionDone):
             text = reason.getErrorMessage().rstrip(".")
         self._lose(self._error or Disconnected(text))
 
@@ -156,7 +160,7 @@ class ReplicationClient(Protocol):
             case "T":
                 self._answer.columns = messages.parse_row_description(frame.body)
             case "D":
-                self._answer.rows.append(messages.parse_data_row(frame.body))
+                self._take_row(messages.parse_data_row(frame.body))
             case "W" | "H":
                 self._answer.streams = True
                 self._complete()
@@ -167,14 +171,20 @@ class ReplicationClient(Protocol):
             case "Z":
                 self._complete()
 
+    def _take_row(self, row: list[bytes | None]) -> None:
+        self._answer.rows.append(row)
+        if len(self._answer.rows) > _MOST_ROWS:
+            raise ProtocolViolation(f"more than {_MOST_ROWS} rows in answer to a question for one")
+
     def _authenticate(self, body: bytes) -> None:
         code, data = messages.parse_authentication(body)
-        if code == AuthenticationCode.OK:
-            # Only from now on are long messages believed.
-            self._reader.limit = backend_limit
         answer = self._exchange.respond(code, data)
         if answer is not None:
             self.send(answer)
+        if code == AuthenticationCode.OK:
+            self.phase = ReceiverPhase.STARTING
+            # Only from now on are long messages believed.
+            self._reader.limit = backend_limit
 
     def expect_answer(self) -> Deferred[Answer]:
         """Wait for the next ReadyForQuery, or the next stream; fires with what came before it."""

@@ -27,7 +27,8 @@ __all__ = [
 class ReceiverPhase(Enum):
     """Where a walreceiver's conversation with its upstream stands."""
 
-    AUTHENTICATING = "the startup packet is out, ReadyForQuery has not come"
+    AUTHENTICATING = "the startup packet is out, the server has not let us in"
+    STARTING = "we are let in, ReadyForQuery has not come"
     READY = "nothing is asked"
     QUERYING = "a query is out, its ReadyForQuery has not come"
     STREAMING = "WAL comes"
@@ -40,11 +41,15 @@ _R = ReceiverPhase
 RECEIVER_TRANSITIONS: Mapping[ReceiverPhase, Mapping[str, ReceiverPhase]] = {
     _R.AUTHENTICATING: {
         "R": _R.AUTHENTICATING,  # Authentication…
-        "S": _R.AUTHENTICATING,  # ParameterStatus
-        "K": _R.AUTHENTICATING,  # BackendKeyData
         "v": _R.AUTHENTICATING,  # NegotiateProtocolVersion
         "N": _R.AUTHENTICATING,  # NoticeResponse
         "E": _R.CLOSED,  # ErrorResponse
+    },
+    _R.STARTING: {
+        "S": _R.STARTING,  # ParameterStatus
+        "K": _R.STARTING,  # BackendKeyData
+        "N": _R.STARTING,
+        "E": _R.CLOSED,
         "Z": _R.READY,  # ReadyForQuery
     },
     _R.READY: {"S": _R.READY, "N": _R.READY, "E": _R.CLOSED},
@@ -55,6 +60,7 @@ RECEIVER_TRANSITIONS: Mapping[ReceiverPhase, Mapping[str, ReceiverPhase]] = {
         "E": _R.QUERYING,
         "S": _R.QUERYING,
         "N": _R.QUERYING,
+        "d": _R.QUERYING,  # a keepalive behind CopyDone, which libpq ignores as well
         "W": _R.STREAMING,  # CopyBothResponse
         "H": _R.STREAMING,  # CopyOutResponse: the stream of the 2009 design
         "Z": _R.READY,
@@ -77,8 +83,9 @@ RECEIVER_TRANSITIONS: Mapping[ReceiverPhase, Mapping[str, ReceiverPhase]] = {
     },
     _R.CLOSED: {},
 }
-# Of its own accord a receiver goes from READY to QUERYING (it sends a query), from STREAMING to
-# STOPPING (it sends CopyDone first), and from anywhere to CLOSED.
+# Of its own accord a receiver goes from AUTHENTICATING to STARTING (AuthenticationOk, and what came
+# before it was in order), from READY to QUERYING (it sends a query), from STREAMING to STOPPING (it
+# sends CopyDone first), and from anywhere to CLOSED.
 
 
 class SenderPhase(Enum):

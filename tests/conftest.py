@@ -63,7 +63,7 @@ def no_libpq_environment() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def working_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Trial's `TestCase.mktemp` makes its files below the working directory: not in the checkout."""
+    """Trial's `TestCase.mktemp` makes files where we are: that must not be the checkout."""
     os.chdir(tmp_path_factory.mktemp("trial"))
 
 

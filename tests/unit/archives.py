@@ -120,11 +120,14 @@ class ArchiveCase(DirectoryCase):
         self.writing = ManualLane()
         self.reading = ManualLane()
 
-    def make(self) -> ArchiveDirectory:
-        """An archive that is not open yet; the lanes are its own."""
+    def equipment(self) -> Equipment:
+        """Lanes for another archive, and the files of the test."""
         self.writing, self.reading = ManualLane(), ManualLane()
-        equipment = Equipment(self.files, self.writing, self.reading)
-        return ArchiveDirectory(self.path, self.reactor, equipment=equipment)
+        return Equipment(self.files, self.writing, self.reading)
+
+    def make(self) -> ArchiveDirectory:
+        """An archive that is not open yet."""
+        return ArchiveDirectory(self.path, self.reactor, equipment=self.equipment())
 
     def open(self) -> ArchiveDirectory:
         """An archive that is closed when the test is over."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 
 from walstream.archive import ArchiveDirectory, ArchiveReader, Equipment
 from walstream.archive.watch import PollingWatch
+from walstream.errors import SinkFailed
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
 from walstream.formats.timelines import TimelineHistory, TimelineSwitch
@@ -33,7 +36,7 @@ class _Archive:
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="walstream-test-"))
-        self.reactor: Any = MemoryReactorClock()
+        self.reactor = cast(Any, MemoryReactorClock())
         self.files = ScriptedFiles(str(self.path))
         self.lanes = ManualLane(self.is_held), ManualLane(self.is_held)
         self.sink = ArchiveDirectory(
@@ -49,16 +52,17 @@ class _Archive:
 
     def done(self, result: Deferred[Any]) -> None:
         """Wait for something that must not fail."""
-        failures: list[BaseException] = []
-        result.addErrback(lambda failure: failures.append(failure.value))
+        outcomes: list[Any] = []
+        result.addBoth(outcomes.append)
         self.settle()
-        if failures:
-            raise failures[0]
+        if isinstance(outcomes[0], Failure):
+            outcomes[0].raiseException()
 
     def cleanup(self) -> None:
         """Close all and remove the directory."""
         self.files.heal()
-        self.done(self.sink.storage.close().addErrback(lambda _: None))
+        with contextlib.suppress(SinkFailed):
+            self.done(self.sink.storage.close())
         shutil.rmtree(self.path)
 
 

@@ -1,4 +1,4 @@
-"""Whatever is killed, and whenever: what was acknowledged is on the disk, what is finished is whole.
+"""Whatever is killed: what was acknowledged is on the disk, and what is finished is whole.
 
 A model of a disk that forgets all that was not synced is put under an archive, which is then
 written, flushed, hit by errors and killed at random.
@@ -16,13 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.testing import MemoryReactorClock
 
+from tests.unit.archives import IDENTITY, SIZE, START, DirectoryCase
 from walstream.archive import ArchiveDirectory, Equipment
 from walstream.archive.survey import survey
 from walstream.errors import SinkFailed
 from walstream.formats.lsn import LSN
 from walstream.testing.disk import ManualLane, ScriptedFiles
-
-from .archives import IDENTITY, SIZE, START, DirectoryCase
 
 _STEPS = st.one_of(
     st.tuples(st.just("write"), st.sampled_from([1, 100, 8192, SIZE // 2, SIZE - 100, SIZE * 2])),

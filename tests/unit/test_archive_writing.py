@@ -6,6 +6,9 @@ import errno
 import json
 import os
 
+from twisted.internet.defer import Deferred
+
+from tests.unit.archives import IDENTITY, SIZE, START, ArchiveCase, Producer, history
 from walstream.errors import (
     Discontinuity,
     SinkFailed,
@@ -16,8 +19,6 @@ from walstream.errors import (
 from walstream.formats.lsn import LSN
 from walstream.interfaces import SystemIdentity, WALPosition
 from walstream.testing.disk import ManualLane
-
-from .archives import IDENTITY, SIZE, START, ArchiveCase, Producer, history
 
 FIRST = SIZE.name(1, 5)
 SECOND = SIZE.name(1, 6)
@@ -153,13 +154,15 @@ class DurabilityTests(ArchiveCase):
         """Whoever is told may ask again at once."""
         self.write(self.archive, 100)
 
-        def again(_: LSN) -> None:
-            self.write(self.archive, 100)
-            again_done.append(self.archive.flush())
+        again: list[Deferred[LSN]] = []
 
-        again_done = [self.archive.flush().addCallback(again)]
+        def ask_again(_: LSN) -> None:
+            self.write(self.archive, 100)
+            again.append(self.archive.flush())
+
+        self.archive.flush().addCallback(ask_again)
         self.writing.work()
-        self.assertEqual(self.successResultOf(again_done[1]), START + 200)  # type: ignore[arg-type]
+        self.assertEqual(self.successResultOf(again[0]), START + 200)
 
     def test_cancelled_flush_disturbs_nobody(self) -> None:
         """The others are told all the same."""

@@ -160,6 +160,12 @@ class DemoServiceTests(SynchronousTestCase):
         self.clock.advance(36_000.0)
         self.assertEqual(self.stage.written, 10)
 
+    def test_writes_no_more_at_once_than_is_good(self) -> None:
+        """However many a second are asked for."""
+        self.service(rows=1_000_000)
+        self.clock.advance(0.1)
+        self.assertEqual(self.stage.written, 10_000)
+
     def test_shows_samples_as_often_as_the_screen_wants(self) -> None:
         """The first at once, then one each interval, with what was compared."""
         self.service(rows=100)

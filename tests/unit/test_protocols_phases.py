@@ -35,6 +35,7 @@ SENDER: Mapping[str, Mapping[str, str]] = {
     "READY": {"ANSWERING": "Q", "CLOSED": "X", "READY": "dcfHS", "SKIPPING": "PBDECF"},
     "ANSWERING": {},
     "STREAMING": {"STREAMING": "d", "ANSWERING": "c", "CLOSED": "X"},
+    "STREAMING_2009": {"CLOSED": "X"},
     "DRAINING": {"DRAINING": "d", "ANSWERING": "c", "CLOSED": "X"},
     "SHUTTING_DOWN": {"SHUTTING_DOWN": "d", "ANSWERING": "c", "CLOSED": "X"},
     "SKIPPING": {"READY": "S", "CLOSED": "X", "SKIPPING": "QPBDECFHdcf"},

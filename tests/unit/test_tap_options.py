@@ -293,8 +293,8 @@ class DemoOptionsTests(OptionsCase):
     """The demo's options."""
 
     def test_values(self) -> None:
-        """It runs until it is stopped and writes ten rows a second, unless told otherwise."""
-        for words, seconds, rows in (((), None, 10), (("--for=2.5", "--rows=0"), 2.5, 0)):
+        """It runs until it is stopped and writes 100 rows a second, unless told otherwise."""
+        for words, seconds, rows in (((), None, 100), (("--for=2.5", "--rows=0"), 2.5, 0)):
             options = self.command(DemoOptions, "demo", *words)
             self.assertEqual((options.seconds, options.rows), (seconds, rows))
 

@@ -24,12 +24,16 @@ _SEGMENT_MIB = 1
 class Servers:
     """A primary, and a standby made of its base backup, in a temporary directory.
 
-    :ivar directory: the temporary directory, once there is one.
+    What it has, it has once the step was taken that finds or makes it.
+
+    :ivar directory: the temporary directory.
+    :ivar version: PostgreSQL's, e.g. ``18.6``.
     """
 
     segment_size = SegmentSize(_SEGMENT_MIB << 20)
     directory: Path
     installation: Installation
+    version: str
     account: Account
     primary: Cluster
     standby: Cluster
@@ -44,6 +48,7 @@ class Servers:
         self.directory = self._cleanup.enter_context(workspace("walstream-demo-"))
         programs = self.directory / "programs"
         self.installation = installation.for_user(self.account, programs)
+        self.version = self.installation.version  # asks a program, so here
 
     def start_primary(self) -> None:
         """Make a primary, and start it."""

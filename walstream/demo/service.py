@@ -30,6 +30,9 @@ __all__ = ["DemoService", "DemoSettings", "StageLike"]
 # Rows are written so often, in seconds.
 _WRITE_INTERVAL = 0.1
 
+# And so many at once, at most: a transaction should not take longer than the interval by much.
+_MOST_AT_ONCE = 10_000
+
 # Seconds that the standby gets in the end to have all rows.
 _CATCH_UP_TIMEOUT = 15.0
 
@@ -194,8 +197,8 @@ class DemoService(Service):
             # Time in which nothing could be written, as when the machine slept, is not made up for.
             owed += min(now - last, 1.0) * self._settings.rows
             last = now
-            count, owed = int(owed), owed % 1.0
-            await self._stage.write(count)
+            await self._stage.write(min(int(owed), _MOST_AT_ONCE))
+            owed %= 1.0
             if now - shown >= self._screen.interval:
                 shown = now
                 await self._show()

@@ -87,7 +87,7 @@ class Stage:
             for port in (self._hub.port, servers.primary.port, servers.standby.port)
         )
         return (
-            f"\nPostgreSQL {servers.installation.version} runs as user {servers.account.name}, "
+            f"\nPostgreSQL {servers.version} runs as user {servers.account.name}, "
             f"in {servers.directory}\n\n"
             f"  primary   {psql} {primary}\n"
             f"  hub       {receivewal} {hub} -D DIRECTORY\n"
@@ -154,5 +154,6 @@ class Stage:
             try:
                 await self._servers_lane.run(self._servers.end)
             finally:
-                # A query that waits for a server has failed by now.
+                # A query that waited for a server has failed by now.
+                await self._rows_lane.run(self._flow.close)
                 await gatherResults([self._rows_lane.close(), self._servers_lane.close()])

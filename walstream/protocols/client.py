@@ -24,7 +24,7 @@ from walstream.wire.startup import startup_message
 
 __all__ = ["ReplicationClient"]
 
-# All answers in replication are one row: what is more shows a mistake, but must not fill the memory.
+# All answers in replication are one row: more shows a mistake, and must not fill the memory.
 _MOST_ROWS = 10
 
 

@@ -19,7 +19,7 @@ from walstream.interfaces import BackupHistoryFile, WALPosition
 from walstream.protocols.settings import duration, major_version
 from walstream.wire import dialect2009, grammar
 
-__all__ = ["Answer", "IdentifiedSystem", "Questions"]
+__all__ = ["Answer", "IdentifiedSystem", "Questions", "next_timeline"]
 
 _UNDEFINED_FILE = "58P01"
 _UNDEFINED_OBJECT = "42704"
@@ -162,6 +162,15 @@ class Questions:
             raise
         name, content = answer.row(2)[:2]
         return BackupHistoryFile((name or b"").decode("ascii", "replace"), content or b"")
+
+
+def next_timeline(answer: Answer) -> WALPosition:
+    """The row that ends a stream of a historic timeline: what follows it, and from where.
+
+    :raises WalstreamError: if there is no such row.
+    """
+    timeline, position, *_ = answer.texts(2)
+    return WALPosition(_number("next timeline", timeline), LSN.parse(position))
 
 
 def _number(what: str, text: str) -> int:

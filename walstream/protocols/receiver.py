@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -14,14 +13,14 @@ from zope.interface import implementer
 
 from walstream.errors import Disconnected, ProtocolViolation, SinkFailed, WalstreamError
 from walstream.formats.lsn import LSN
-from walstream.formats.segments import DEFAULT_SEGMENT_SIZE, SegmentSize
 from walstream.interfaces import IWALSink, WALPosition
 from walstream.protocols.acknowledgement import Acknowledgement, AcknowledgementSettings
 from walstream.protocols.client import ReplicationClient
 from walstream.protocols.direct import DirectReader, direct_connection
 from walstream.protocols.login import Login
 from walstream.protocols.phases import ReceiverPhase
-from walstream.protocols.questions import Answer, Questions
+from walstream.protocols.questions import Answer, Questions, next_timeline
+from walstream.protocols.receiver_settings import Dialect, ReceiverSettings
 from walstream.protocols.start import StreamStart, follow_timeline, start_2009, start_modern
 from walstream.wire import dialect2009, grammar, messages
 from walstream.wire.copydata import parse_keepalive
@@ -31,14 +30,8 @@ from walstream.wire.stream import StreamReader, WALPayload
 __all__ = ["Dialect", "ReceiverSettings", "StreamEnd", "WALReceiver"]
 
 
-class Dialect(Enum):
-    """Which protocol the receiver speaks; a sender understands both."""
-
-    MODERN = "modern"
-    """PostgreSQL's streaming replication protocol, 9.3 and later."""
-
-    DESIGN_2009 = "2009"
-    """The design of December 2009: `walstream.wire.dialect2009`."""
+# What a stream is closed with: the server's answer, or its error.
+_Closing = Deferred[Answer | Exception]
 
 
 class StreamEnd(Enum):
@@ -46,30 +39,6 @@ class StreamEnd(Enum):
 
     STOPPED = "it was told to stop"
     END_POSITION = "the end position was reached"
-
-
-@dataclass(frozen=True, slots=True)
-class ReceiverSettings:
-    """How to receive. In brackets, the options of ``twistd walstream receive``.
-
-    :ivar slot: the replication slot to stream from (``--slot``).
-    :ivar synchronous: make WAL durable, and report it, as it comes (``--synchronous``).
-    :ivar status_interval: seconds between status updates; 0: when asked (``--status-interval``).
-    :ivar end_position: stop once WAL beyond this position was received (``--endpos``).
-    :ivar start_position: where to start if the sink holds nothing (``--startpos``).
-    :ivar dialect: the protocol to speak (``--dialect``).
-    :ivar segment_size: what the 2009 dialect, which can't ask, assumes (``--wal-segsize``).
-    :ivar receive_timeout: seconds of silence until the server is given up; 0: never.
-    """
-
-    slot: str | None = None
-    synchronous: bool = False
-    status_interval: float = 10.0
-    end_position: LSN | None = None
-    start_position: LSN | None = None
-    dialect: Dialect = Dialect.MODERN
-    segment_size: SegmentSize = DEFAULT_SEGMENT_SIZE
-    receive_timeout: float = 60.0
 
 
 @implementer(IPushProducer)
@@ -223,12 +192,12 @@ class WALReceiver(ReplicationClient):
                 self.resumeProducing()
         if not answer.streams:
             # The old timeline ends exactly where we wanted to start: there is no stream at all.
-            return _next_timeline(answer)
-        answer = await self._close_stream(closing)
+            return next_timeline(answer)
+        answer = await self._close_stream(end, closing)
         if end is not None:
             self._log.info("stopped log streaming at {lsn}", lsn=str(LSN(sink.written)))
             return end
-        return _next_timeline(answer)
+        return next_timeline(answer)
 
     def _ask_for_stream(self, position: WALPosition) -> Deferred[Answer]:
         if self._modern:
@@ -238,9 +207,10 @@ class WALReceiver(ReplicationClient):
             return self.query(command.text())
         return self.query(dialect2009.StartReplication2009(position.lsn).text())
 
-    async def _until_over(self, sender_timeout: float) -> tuple[StreamEnd | None, Deferred[Answer]]:
+    async def _until_over(self, sender_timeout: float) -> tuple[StreamEnd | None, _Closing]:
         """Take WAL until the stream is over, by whoever's wish; and what it will be closed with."""
-        closing = self.expect_answer()
+        # An error is a result here: if another comes first, nobody looks at this one.
+        closing = self.expect_answer().addErrback(_error_of)
         self._stream_over = Deferred()
         if self._modern:
             self._acknowledge(sender_timeout)
@@ -250,25 +220,25 @@ class WALReceiver(ReplicationClient):
             streaming.callback(None)
         try:
             return await self._stream_over, closing
-        except WalstreamError:
-            closing.addErrback(lambda _: None)  # it would tell the same once more
-            raise
         finally:
             self._stream_over = None
             if self._acknowledgement is not None:
                 self._acknowledgement.stop()
 
-    async def _close_stream(self, closing: Deferred[Answer]) -> Answer:
-        if not self._modern:
-            # Nothing but Terminate can be sent to a stream of 2009.
-            closing.addErrback(lambda _: None)
+    async def _close_stream(self, end: StreamEnd | None, closing: _Closing) -> Answer:
+        if end is not None and not self._modern:
+            # Nothing but Terminate can be said to a stream of 2009.
             self.close(Disconnected("the stream was ended"))
             return Answer()
-        if self._error is None and self.phase is not ReceiverPhase.CLOSED:
+        in_stream = self.phase in (ReceiverPhase.STOPPING, ReceiverPhase.QUERYING)
+        if in_stream and self._error is None:
             if self._acknowledgement is not None:
                 self._acknowledgement.report()
             self.send(messages.copy_done())
-        return await closing
+        answer = await closing
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def _acknowledge(self, sender_timeout: float) -> None:
         settings = self._settings
@@ -360,6 +330,8 @@ class WALReceiver(ReplicationClient):
     def _take_stream(self, stream: StreamReader, data: memoryview) -> None:
         write = self._sink.write
         for event in stream.events(data):
+            if self.phase is ReceiverPhase.CLOSED:
+                return
             if isinstance(event, Frame):
                 self.handle(event)
                 if self.phase not in (ReceiverPhase.STREAMING, ReceiverPhase.STOPPING):
@@ -400,9 +372,6 @@ class WALReceiver(ReplicationClient):
                 deferred.errback(reason)
 
 
-def _next_timeline(answer: Answer) -> WALPosition:
-    """The row that ends a timeline: what follows it, and from where (START_REPLICATION)."""
-    timeline, position, *_ = answer.texts(2)
-    if not timeline.isdecimal():
-        raise ProtocolViolation(f"the next timeline is not a number: {timeline!r}")
-    return WALPosition(int(timeline), LSN.parse(position))
+def _error_of(failure: Failure) -> Exception:
+    assert isinstance(failure.value, Exception)
+    return failure.value

@@ -59,7 +59,7 @@ class DemoOptions(CommandOptions):
     longdesc = "Show a primary, a hub and a standby behind it, in a temporary directory."
     optParameters = [
         ["for", None, None, "End after this many seconds, instead of on Ctrl-C."],
-        ["rows", None, "10", "How many rows to write each second."],
+        ["rows", None, "100", "How many rows to write each second."],
     ]
 
     def postOptions(self) -> None:

@@ -1,0 +1,473 @@
+"""How WAL is read from an archive: images of segments, and the cursors that share them."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from tests.unit.archives import SIZE, START, ArchiveCase, history
+from walstream.archive.images import Image, Images
+from walstream.archive.tail import Tail
+from walstream.errors import EndOfTimeline, WALUnavailable
+from walstream.formats.lsn import LSN
+from walstream.interfaces import IWALCursor, WALPosition
+from walstream.testing.disk import ManualLane
+
+
+class TailTests(SynchronousTestCase):
+    """`Tail` says how far WAL may be served, and wakes who waits."""
+
+    def test_wakes_in_order_and_once(self) -> None:
+        """In the order in which they came; whoever has left is not woken."""
+        tail, woken = Tail(), []
+        wakers: list[Callable[[], None]] = [
+            lambda number=number: woken.append(number)  # type: ignore[misc]
+            for number in range(4)
+        ]
+        for wake in wakers:
+            tail.wait(wake)
+        tail.leave(wakers[1])
+        tail.move(WALPosition(1, LSN(10)))
+        tail.move(WALPosition(1, LSN(20)))
+        self.assertEqual(woken, [0, 2, 3])
+
+    def test_whoever_waits_again_is_woken_next_time(self) -> None:
+        """Not in the same move, which would never end."""
+        tail, woken = Tail(), []
+
+        def wake() -> None:
+            woken.append(tail.end.lsn)
+            tail.wait(wake)
+
+        tail.wait(wake)
+        tail.move(WALPosition(1, LSN(10)))
+        tail.move(WALPosition(1, LSN(20)))
+        self.assertEqual(woken, [10, 20])
+
+    def test_timelines(self) -> None:
+        """Historic timelines end at their switch points; strangers have nothing."""
+        tail = Tail()
+        tail.move(WALPosition(4, LSN(900)), history(4, (1, 300), (3, 500)))
+        self.assertEqual([tail.available(each) for each in (1, 2, 3, 4)], [300, 0, 500, 900])
+        self.assertIs(tail.is_over(4), None)
+        self.assertIs(tail.is_over(2), None)
+        over = [tail.is_over(1), tail.is_over(3)]
+        self.assertEqual(
+            [(end.next_timeline, end.switch_point) for end in over if end is not None],
+            [(3, 300), (4, 500)],
+        )
+
+
+class ImagesTests(SynchronousTestCase):
+    """`Images` shares what is mapped, and keeps a few that nobody uses."""
+
+    def setUp(self) -> None:
+        self.lane = ManualLane()
+        self.loaded: list[tuple[int, int]] = []
+        self.fault: Exception | None = None
+        self.images = Images(self.lane, self.load, spare=2)
+
+    def load(self, timeline: int, number: int) -> Callable[[], Image]:
+        """A job that maps nothing in particular."""
+
+        def job() -> Image:
+            self.loaded.append((timeline, number))
+            if self.fault is not None:
+                raise self.fault
+            return Image(mmap.mmap(-1, 4096), number * 4096)
+
+        return job
+
+    def acquire(self, number: int) -> Image:
+        """An image that is there by now."""
+        return self.successResultOf(self.images.acquire(1, number))
+
+    def test_shared(self) -> None:
+        """Two users have the same, and it stays until both have released it."""
+        one, two = self.acquire(1), self.acquire(1)
+        self.assertIs(one, two)
+        self.images.release(one)
+        self.assertIs(self.acquire(1), one)
+        self.assertEqual(self.loaded, [(1, 1)])
+
+    def test_shared_while_it_is_loaded(self) -> None:
+        """Whoever comes meanwhile waits for the same."""
+        self.lane.is_held = True
+        waiting = [self.images.acquire(1, 1) for _ in range(3)]
+        self.lane.work()
+        images = {id(self.successResultOf(each)) for each in waiting}
+        self.assertEqual((len(images), self.loaded), (1, [(1, 1)]))
+        self.assertEqual(self.successResultOf(self.images.acquire(1, 1)).users, 4)
+
+    def test_least_recently_used_go_first(self) -> None:
+        """Of those that nobody uses, only so many are kept."""
+        for number in (1, 2, 3):
+            self.images.release(self.acquire(number))
+        del self.loaded[:]
+        for number in (2, 3):
+            self.acquire(number)
+        self.assertEqual(self.loaded, [])
+        self.acquire(1)
+        self.assertEqual(self.loaded, [(1, 1)])
+
+    def test_those_in_use_are_not_counted(self) -> None:
+        """However many they are."""
+        images = [self.acquire(number) for number in range(5)]
+        self.assertEqual([self.acquire(number) for number in range(5)], images)
+
+    def test_forgotten(self) -> None:
+        """Another file has taken its place: who comes gets that, who has it can see it."""
+        old = self.acquire(1)
+        self.images.release(self.acquire(2))
+        self.images.forget(1, 1)
+        self.images.forget(1, 2)
+        self.images.forget(1, 3)
+        self.assertTrue(old.is_stale)
+        new = self.acquire(1)
+        self.assertIsNot(new, old)
+        self.assertFalse(new.is_stale)
+        self.images.release(old)
+        self.assertIs(self.acquire(1), new)
+        self.acquire(2)
+        self.assertEqual(self.loaded, [(1, 1), (1, 2), (1, 1), (1, 2)])
+
+    def test_forgotten_while_it_is_loaded(self) -> None:
+        """What arrives then may be the old file's, and says so."""
+        self.lane.is_held = True
+        first = self.images.acquire(1, 1)
+        self.images.forget(1, 1)
+        second = self.images.acquire(1, 1)
+        self.lane.work()
+        self.assertTrue(self.successResultOf(first).is_stale)
+        self.assertFalse(self.successResultOf(second).is_stale)
+
+    def test_failure(self) -> None:
+        """All who wait are told; whoever asks next tries again."""
+        self.fault = WALUnavailable("x")
+        self.lane.is_held = True
+        waiting = [self.images.acquire(1, 1) for _ in range(2)]
+        self.lane.release()
+        for each in waiting:
+            self.failureResultOf(each, WALUnavailable)
+        self.fault = None
+        self.acquire(1)
+
+    def test_cleared(self) -> None:
+        """Nothing unused is kept any more."""
+        self.images.release(self.acquire(1))
+        self.images.clear()
+        self.acquire(1)
+        self.assertEqual(len(self.loaded), 2)
+
+
+class CursorCase(ArchiveCase):
+    """Has an archive of two and a half segments, and cursors in it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.archive = self.open()
+        self.begin(self.archive)
+        self.write(self.archive, SIZE * 5 // 2)
+        self.flush(self.archive)
+        self.end = START + SIZE * 5 // 2
+
+    def cursor(self, start: int = START, timeline: int = 1) -> IWALCursor:
+        """A cursor that is closed when the test is over."""
+        cursor = self.successResultOf(self.archive.open(timeline, LSN(start)))
+        self.addCleanup(cursor.close)
+        return cursor
+
+    def loads(self, work: Callable[[], object]) -> int:
+        """How many jobs the reading lane gets from *work*."""
+        self.reading.is_held = True
+        work()
+        jobs = self.reading.waiting
+        self.reading.release()
+        return jobs
+
+    def unavailable(self, result: Deferred[Any], segment: str) -> None:
+        """That is the segment that is not there."""
+        error = self.failureResultOf(result, WALUnavailable).value
+        assert isinstance(error, WALUnavailable)
+        self.assertEqual(error.segment, segment)
+
+
+class CursorTests(CursorCase):
+    """What the contract leaves open, or cannot see."""
+
+    def test_reads_end_at_segments(self) -> None:
+        """One read gives what is mapped at a time."""
+        cursor = self.cursor(START + SIZE - 10)
+        self.assertEqual(len(cursor.read(100)), 10)
+        self.successResultOf(cursor.ready())
+        self.assertEqual(len(cursor.read(SIZE * 2)), SIZE)
+
+    def test_reads_ahead_in_the_second_half(self) -> None:
+        """The next segment is mapped before it is needed, and only once."""
+        cursor = self.cursor()
+        self.assertEqual(self.loads(lambda: cursor.read(SIZE // 2)), 0)
+        self.assertEqual(self.loads(lambda: cursor.read(1)), 1)
+        self.assertEqual(self.loads(lambda: cursor.read(SIZE)), 0)
+        self.assertEqual(len(cursor.read(100)), 100)
+
+    def test_does_not_read_ahead_past_the_end(self) -> None:
+        """There is nothing yet."""
+        cursor = self.cursor(START + 2 * SIZE)
+        self.assertEqual(self.loads(lambda: cursor.read(SIZE)), 0)
+
+    def test_neighbours_share_images(self) -> None:
+        """A thousand cursors map a segment once."""
+        self.assertEqual(self.loads(lambda: self.archive.open(1, START).addCallback(id)), 1)
+        self.assertEqual(self.loads(lambda: self.cursor(START + 100)), 0)
+
+    def test_not_ready_while_it_is_mapped(self) -> None:
+        """A read gives nothing and waits for nothing; ready() does."""
+        cursor = self.cursor(START + SIZE - 10)
+        self.reading.is_held = True
+        cursor.read(10)
+        self.assertEqual(len(cursor.read(10)), 0)
+        ready = cursor.ready()
+        self.assertNoResult(ready)
+        self.reading.release()
+        self.successResultOf(ready)
+        self.assertEqual(len(cursor.read(10)), 10)
+
+    def test_cancelled_while_it_is_mapped(self) -> None:
+        """What arrives later is used later."""
+        cursor = self.cursor(START + SIZE - 10)
+        self.reading.is_held = True
+        cursor.read(10)
+        ready = cursor.ready()
+        ready.cancel()
+        self.failureResultOf(ready, CancelledError)
+        self.reading.release()
+        self.assertEqual(len(cursor.read(10)), 10)
+
+    def test_closed_while_it_is_mapped(self) -> None:
+        """What arrives later is let go of."""
+        cursor = self.cursor(START + SIZE - 10)
+        self.reading.is_held = True
+        cursor.read(10)
+        cursor.close()
+        self.reading.release()
+        self.failureResultOf(cursor.ready(), RuntimeError)
+
+    def test_one_ready_at_a_time(self) -> None:
+        """As the interface says."""
+        cursor = self.cursor(self.end)
+        cursor.ready().addErrback(lambda _: None)
+        self.assertRaises(RuntimeError, cursor.ready)
+
+    def test_rewind_is_bounded(self) -> None:
+        """Not before the last read, and not behind it."""
+        cursor = self.cursor()
+        cursor.read(100)
+        cursor.read(100)
+        for position in (START + 99, START + 201):
+            self.assertRaises(ValueError, cursor.rewind, position)
+        cursor.rewind(START + 100)
+
+    def test_rewind_over_a_segment_that_was_left(self) -> None:
+        """Even if the cursor has gone on to the next segment meanwhile."""
+        cursor = self.cursor(START + SIZE - 100)
+        cursor.read(100)
+        self.successResultOf(cursor.ready())
+        cursor.rewind(START + SIZE - 50)
+        self.successResultOf(cursor.ready())
+        self.assertEqual(cursor.read(100), self.wal(START + SIZE - 50, 50))
+
+    def test_views_stay_after_the_file_is_gone(self) -> None:
+        """A segment that is removed while it is read is read to its end."""
+        cursor = self.cursor()
+        view = cursor.read(100)
+        os.unlink(self.path / self.name(5))
+        self.assertEqual(view, self.wal(START, 100))
+        self.assertEqual(len(cursor.read(SIZE)), SIZE - 100)
+
+    def test_partial_and_finished_are_one_image(self) -> None:
+        """When the segment gets its name, whoever reads it goes on with what is mapped."""
+        cursor = self.cursor(START + 2 * SIZE)
+        cursor.read(SIZE)
+        self.write(self.archive, SIZE)
+        self.flush(self.archive)
+        self.assertEqual(self.loads(lambda: cursor.read(SIZE)), 1)  # the next one
+        self.assertEqual(cursor.position, START + 3 * SIZE)
+
+
+@implementer(ILogObserver)
+class _Reasons:
+    """Notes the reasons that are logged."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        self.reasons.append(str(event.get("reason", "")))
+
+
+class MissingTests(CursorCase):
+    """WAL that is not there is named; a file that cannot be right is not served."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.log = _Reasons()
+        globalLogPublisher.addObserver(self.log)
+        self.addCleanup(globalLogPublisher.removeObserver, self.log)
+
+    def logged_reasons(self) -> str:
+        """What the operator is told."""
+        return " ".join(self.log.reasons)
+
+    def test_before_and_behind(self) -> None:
+        """What is not held, and what does not exist yet."""
+        self.unavailable(self.archive.open(1, SIZE.start(4)), self.name(4))
+        self.unavailable(self.archive.open(1, LSN(self.end + 1)), self.name(7))
+
+    def test_another_timeline(self) -> None:
+        """Nothing of it is held."""
+        self.unavailable(self.archive.open(2, START), self.name(5, 2))
+
+    def test_nothing_at_all(self) -> None:
+        """An archive without WAL can be opened at its end only, which is 0/0."""
+        self.path = self.path / "empty"
+        self.archive = self.open()
+        self.unavailable(self.archive.open(1, LSN(1)), "000000010000000000000000")
+        self.assertNoResult(self.cursor(0).ready().addErrback(lambda _: None))
+
+    def test_vanished_on_the_way(self) -> None:
+        """The next segment was removed, or compressed: its name is told when its turn comes."""
+        os.rename(self.path / self.name(6), self.path / f"{self.name(6)}.gz")
+        cursor = self.cursor()
+        self.assertEqual(len(cursor.read(SIZE)), SIZE)
+        self.unavailable(cursor.ready(), self.name(6))
+        reasons = self.logged_reasons()
+        self.assertIn(f"{self.name(6)}.gz is compressed", reasons)
+
+    def test_comes_back(self) -> None:
+        """Whoever asks again finds it."""
+        os.rename(self.path / self.name(6), self.path / "away")
+        cursor = self.cursor()
+        cursor.read(SIZE)
+        self.unavailable(cursor.ready(), self.name(6))
+        os.rename(self.path / "away", self.path / self.name(6))
+        self.successResultOf(cursor.ready())
+        self.assertEqual(cursor.read(10), self.wal(START + SIZE, 10))
+
+    def test_short_file(self) -> None:
+        """Is never mapped: reading behind its end would kill the process."""
+        os.truncate(self.path / self.name(5), SIZE - 1)
+        self.unavailable(self.archive.open(1, START), self.name(5))
+        self.assertIn(f"has {SIZE - 1} bytes", self.logged_reasons())
+
+    def test_other_wal(self) -> None:
+        """Neither another cluster's nor that of another place."""
+        self.put_segment(5, system_identifier=42)
+        self.unavailable(self.archive.open(1, START), self.name(5))
+        self.assertIn("system 42", self.logged_reasons())
+        os.rename(self.path / self.name(6), self.path / self.name(5))
+        self.unavailable(self.archive.open(1, START), self.name(5))
+        self.assertIn("from 0/600000 on", self.logged_reasons())
+
+    def test_no_wal(self) -> None:
+        """Nor what is no WAL."""
+        (self.path / self.name(5)).write_bytes(bytes(SIZE))
+        self.unavailable(self.archive.open(1, START), self.name(5))
+        self.assertIn("not a WAL page", self.logged_reasons())
+
+    def test_unreadable(self) -> None:
+        """A file that may not be read is not there for us."""
+        real = self.files.open
+
+        def refuse(path: str, flags: int) -> int:
+            if path.endswith(self.name(5)):
+                raise OSError(errno.EACCES, "Permission denied")
+            return real(path, flags)
+
+        self.files.open = refuse  # type: ignore[method-assign]
+        self.unavailable(self.archive.open(1, START), self.name(5))
+        self.assertIn("Permission denied", self.logged_reasons())
+
+
+class HistoricTests(CursorCase):
+    """The segment in which a timeline ended is read from whichever file surely has it."""
+
+    def read_all(self, cursor: IWALCursor) -> bytes:
+        """Read a historic timeline to its end."""
+        wal = bytearray()
+        while cursor.position < cursor.available:
+            view = cursor.read(1 << 20)
+            wal += view
+            if not view:
+                self.successResultOf(cursor.ready())
+        self.failureResultOf(cursor.ready(), EndOfTimeline)
+        return bytes(wal)
+
+    def test_from_the_next_timeline(self) -> None:
+        """Its own .partial may lack the end, or be gone; the next timeline's file has it."""
+        at = self.switch(self.archive)
+        self.write(self.archive, SIZE, 2)
+        self.flush(self.archive)
+        (self.path / f"{self.name(7)}.partial").write_bytes(bytes(SIZE))
+        cursor = self.cursor(START + SIZE)
+        wal = self.read_all(cursor)
+        expected = self.wal(START + SIZE, SIZE) + self.wal(START + 2 * SIZE, SIZE // 2, 2)
+        self.assertTrue(wal == expected)
+        self.assertEqual(cursor.position, at)
+
+    def test_from_its_own(self) -> None:
+        """A finished file of its own is best, wherever it comes from."""
+        self.switch(self.archive)
+        self.write(self.archive, SIZE, 2)
+        self.flush(self.archive)
+        self.put_segment(7)
+        os.unlink(self.path / self.name(7, 2))
+        wal = self.read_all(self.cursor(START + 2 * SIZE))
+        self.assertTrue(wal == self.wal(START + 2 * SIZE, SIZE // 2))
+
+    def test_from_a_descendant(self) -> None:
+        """If several timelines ended in one segment, any that follows will do."""
+        at = self.archive.written
+        self.finish(self.archive)
+        content = history(4, (1, at), (2, at + 100), (3, at + 200)).format()
+        self.successResultOf(self.archive.store_history(4, content))
+        self.begin(self.archive, SIZE.floor(at), 4)
+        self.write(self.archive, SIZE // 2 + 500, 4)
+        self.flush(self.archive)
+        for timeline, end in ((1, at), (2, at + 100), (3, at + 200)):
+            cursor = self.cursor(START + 2 * SIZE, timeline)
+            self.assertEqual(cursor.available, end)
+            wal = self.read_all(cursor)
+            self.assertTrue(wal == self.wal(START + 2 * SIZE, len(wal), 4))
+            self.assertEqual(cursor.position, end)
+
+    def test_no_file_has_it(self) -> None:
+        """Then it is the timeline's own segment that is missing."""
+        self.switch(self.archive)
+        self.write(self.archive, SIZE, 2)
+        self.flush(self.archive)
+        os.unlink(self.path / self.name(7, 2))
+        self.unavailable(self.archive.open(1, LSN(START + 2 * SIZE)), self.name(7))
+
+    def test_a_reader_in_the_segment_goes_over(self) -> None:
+        """Its file of the old timeline ended before the switch point; the rest is in the new."""
+        at = self.end + 5000
+        cursor = self.cursor(START + 2 * SIZE)
+        self.assertEqual(len(cursor.read(SIZE)), SIZE // 2)
+        self.finish(self.archive)
+        self.successResultOf(self.archive.store_history(2, history(2, (1, at)).format()))
+        self.begin(self.archive, SIZE.floor(at), 2)
+        ready = cursor.ready()
+        self.write(self.archive, SIZE // 2 + 6000, 2)
+        self.assertNoResult(ready)
+        self.flush(self.archive)
+        self.successResultOf(ready)
+        self.assertEqual(cursor.read(SIZE), self.wal(self.end, 5000, 2))
+        self.failureResultOf(cursor.ready(), EndOfTimeline)

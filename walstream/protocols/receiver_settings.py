@@ -1,0 +1,45 @@
+"""How to receive: what a walreceiver is told about itself. Values; it knows no sockets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from walstream.formats.lsn import LSN
+from walstream.formats.segments import DEFAULT_SEGMENT_SIZE, SegmentSize
+
+__all__ = ["Dialect", "ReceiverSettings"]
+
+
+class Dialect(Enum):
+    """Which protocol the receiver speaks; a sender understands both."""
+
+    MODERN = "modern"
+    """PostgreSQL's streaming replication protocol, 9.3 and later."""
+
+    DESIGN_2009 = "2009"
+    """The design of December 2009: `walstream.wire.dialect2009`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverSettings:
+    """How to receive. In brackets, the options of ``twistd walstream receive``.
+
+    :ivar slot: the replication slot to stream from (``--slot``).
+    :ivar synchronous: make WAL durable, and report it, as it comes (``--synchronous``).
+    :ivar status_interval: seconds between status updates; 0: when asked (``--status-interval``).
+    :ivar end_position: stop once WAL beyond this position was received (``--endpos``).
+    :ivar start_position: where to start if the sink holds nothing (``--startpos``).
+    :ivar dialect: the protocol to speak (``--dialect``).
+    :ivar segment_size: what the 2009 dialect, which can't ask, assumes (``--wal-segsize``).
+    :ivar receive_timeout: seconds of silence until the server is given up; 0: never.
+    """
+
+    slot: str | None = None
+    synchronous: bool = False
+    status_interval: float = 10.0
+    end_position: LSN | None = None
+    start_position: LSN | None = None
+    dialect: Dialect = Dialect.MODERN
+    segment_size: SegmentSize = DEFAULT_SEGMENT_SIZE
+    receive_timeout: float = 60.0

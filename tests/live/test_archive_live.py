@@ -189,13 +189,20 @@ async def test_next_to_pg_receivewal(tmp_path: Path, wal: bytes) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_removed_directory_ends_the_watch_quietly(tmp_path: Path) -> None:
-    """There is nothing left to follow; the reader can still be closed."""
-    reader = ArchiveReader(tmp_path / "archive", reactor)
-    (tmp_path / "archive").mkdir()
+async def test_removed_directories(tmp_path: Path, wal: bytes) -> None:
+    """Without walstream's own directory the archive is still followed; without any, not."""
+    path = tmp_path / "archive"
+    (path / ".walstream").mkdir(parents=True)
+    reader = ArchiveReader(path, reactor)
     await reader.storage.open()
-    (tmp_path / "archive").rmdir()
+    (path / ".walstream").rmdir()
     await deferLater(reactor, 0.05, lambda: None)
+    (path / SIZE.name(1, 1)).write_bytes(wal[:SIZE])
+    await _until(lambda: reader.end().lsn == SIZE.start(2))
+    (path / SIZE.name(1, 1)).unlink()
+    path.rmdir()
+    await deferLater(reactor, 0.05, lambda: None)
+    assert reader.end().lsn == SIZE.start(2)
     await reader.storage.close()
 
 

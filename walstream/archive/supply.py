@@ -85,9 +85,9 @@ class SegmentSupply:
         """Remove the .partial files from *first* on: nothing in them was reported as durable."""
         for name in self._files.names(self._paths.root):
             segment, suffix = name[:24], name[24:]
-            if segment[:8] == first[:8] and suffix == ".partial" and segment >= first:
-                if segment != first or not keep_first:
-                    self._files.unlink(self._paths.of(name))
+            is_ours = segment[:8] == first[:8] and suffix == ".partial"
+            if is_ours and (segment > first or (segment == first and not keep_first)):
+                self._files.unlink(self._paths.of(name))
 
     def _open_replacement(self, timeline: int, start: int, held: int) -> OpenSegment | None:
         name = self._name(timeline, start)

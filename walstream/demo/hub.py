@@ -22,11 +22,12 @@ __all__ = ["Hub"]
 class Hub:
     """A hub that is started and stopped once.
 
-    :ivar port: where it listens.
+    :ivar port: where it listens, once it was started.
     """
 
+    port: int
+
     def __init__(self, reactor: Any) -> None:
-        self.port = free_port()
         self._reactor = reactor
         self._service: HubService | None = None
 
@@ -39,6 +40,7 @@ class Hub:
 
         :param upstream: how it connects to the primary.
         """
+        self.port = free_port()  # not before: servers choose theirs in the same way
         self._service = assembly.hub(
             self._reactor,
             archive,

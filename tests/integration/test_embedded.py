@@ -190,3 +190,16 @@ def test_servers_end_with_a_parent_that_was_killed(installation: Installation, w
             assert is_alive(server)
             parent.kill()
         wait_until(lambda: not is_alive(server), "ended")
+
+
+def test_a_killed_server_leaves_no_shared_memory(primary: Cluster) -> None:
+    """Its System V segment would outlive it, and the system has room for some thousands only."""
+    number = (primary.data / "postmaster.pid").read_text().splitlines()[6].split()[1]
+
+    def segments() -> list[str]:
+        table = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
+        return [line.split()[1] for line in table]
+
+    assert number in segments()
+    primary.kill()
+    assert number not in segments()

@@ -109,6 +109,7 @@ class FollowerTests(FollowingCase):
 
     def test_nothing_new(self) -> None:
         """Old segments, and files that are none, change nothing."""
+        self.put_segment(4)
         self.hold()
         self.changed(self.name(4), "x", ".walstream/spare", f"{self.name(5)}.partial")
         self.assert_end(START + 5000)
@@ -173,6 +174,13 @@ class FollowerTests(FollowingCase):
         self.put_history(2, (1, START + SIZE + 100))
         self.changed("00000002.history")
         self.assert_end(START + 2 * SIZE, 2)
+
+    def test_new_timeline_that_is_behind(self) -> None:
+        """Until it has come to its switch point, the old one is served."""
+        self.put_segment(5, 2)
+        self.put_history(2, (1, START + 2 * SIZE))
+        self.look()
+        self.assert_end(START + 5000)
 
     def test_unrelated_timeline(self) -> None:
         """What does not descend from what is served is not followed."""

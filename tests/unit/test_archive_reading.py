@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.unit.archives import SIZE, START, ArchiveCase, history
+from walstream.archive.cursor import Cursor
 from walstream.archive.images import Image, Images
 from walstream.archive.tail import Tail
 from walstream.errors import EndOfTimeline, WALUnavailable
@@ -73,6 +74,7 @@ class ImagesTests(SynchronousTestCase):
         self.lane = ManualLane()
         self.loaded: list[tuple[int, int]] = []
         self.fault: Exception | None = None
+        self.size = 4096
         self.images = Images(self.lane, self.load, spare=2)
 
     def load(self, timeline: int, number: int) -> Callable[[], Image]:
@@ -82,7 +84,7 @@ class ImagesTests(SynchronousTestCase):
             self.loaded.append((timeline, number))
             if self.fault is not None:
                 raise self.fault
-            return Image(mmap.mmap(-1, 4096), number * 4096)
+            return Image(mmap.mmap(-1, self.size), number * self.size)
 
         return job
 
@@ -115,6 +117,16 @@ class ImagesTests(SynchronousTestCase):
         for number in (2, 3):
             self.acquire(number)
         self.assertEqual(self.loaded, [])
+        self.acquire(1)
+        self.assertEqual(self.loaded, [(1, 1)])
+
+    def test_fewer_of_large_segments(self) -> None:
+        """One at least; the memory that mappings take is bounded."""
+        self.size = 1 << 30
+        for number in (1, 2):
+            self.images.release(self.acquire(number))
+        del self.loaded[:]
+        self.acquire(2)
         self.acquire(1)
         self.assertEqual(self.loaded, [(1, 1)])
 
@@ -220,8 +232,11 @@ class CursorTests(CursorCase):
 
     def test_does_not_read_ahead_past_the_end(self) -> None:
         """There is nothing yet."""
+        self.write(self.archive, 10)
+        self.flush(self.archive)
         cursor = self.cursor(START + 2 * SIZE)
         self.assertEqual(self.loads(lambda: cursor.read(SIZE)), 0)
+        self.assertEqual(cursor.position, self.end + 10)
 
     def test_neighbours_share_images(self) -> None:
         """A thousand cursors map a segment once."""
@@ -313,6 +328,101 @@ class _Reasons:
         self.reasons.append(str(event.get("reason", "")))
 
 
+class CursorImagesTests(SynchronousTestCase):
+    """A cursor holds at most two images, and lets go of all of them."""
+
+    def setUp(self) -> None:
+        self.lane = ManualLane()
+        self.tail = Tail()
+        self.tail.move(WALPosition(1, LSN(100 * SIZE)))
+        self.loaded: list[Image] = []
+        self.missing: set[int] = set()
+        self.images = Images(self.lane, self.load)
+        self.cursor = Cursor(1, 0, SIZE, self.tail, self.images)
+
+    def load(self, timeline: int, number: int) -> Callable[[], Image]:
+        """A job that maps nothing in particular."""
+
+        def job() -> Image:
+            if number in self.missing:
+                raise WALUnavailable(str(number))
+            self.loaded.append(Image(mmap.mmap(-1, SIZE), number * SIZE))
+            return self.loaded[-1]
+
+        return job
+
+    def used(self) -> list[int]:
+        """The numbers of the segments that are in use."""
+        return [image.key[1] for image in self.loaded for _ in range(image.users)]
+
+    def read(self, size: int) -> None:
+        """Read up to so many bytes, waiting for them."""
+        if not self.cursor.read(size):
+            self.successResultOf(self.cursor.ready())
+            self.cursor.read(size)
+
+    def test_on_the_way(self) -> None:
+        """One segment, and in its second half the next."""
+        self.read(1)
+        self.assertEqual(self.used(), [0])
+        self.read(SIZE - 1)
+        self.assertEqual(self.used(), [0, 1])
+        self.read(1)
+        self.assertEqual(self.used(), [1])
+        for _ in range(20):
+            self.read(SIZE // 4)
+            self.assertLessEqual(len(self.used()), 2)
+        self.cursor.close()
+        self.assertEqual(self.used(), [])
+
+    def test_closed_while_one_is_mapped(self) -> None:
+        """What arrives later is let go of."""
+        self.lane.is_held = True
+        self.cursor.ready().addErrback(lambda _: None)
+        self.cursor.close()
+        self.lane.work()
+        self.assertEqual((len(self.loaded), self.used()), (1, []))
+
+    def test_cancelled_wait_leaves_nothing(self) -> None:
+        """Nobody is woken who does not wait."""
+        self.cursor.position = 100 * SIZE
+        ready = self.cursor.ready().addErrback(lambda _: None)
+        ready.cancel()
+        self.assertEqual(self.tail._waiting, {})
+
+    def test_replaced_under_the_reader(self) -> None:
+        """Nothing more is read from the old file."""
+        self.read(100)
+        self.images.forget(1, 0)
+        self.assertEqual(len(self.cursor.read(100)), 0)
+        self.successResultOf(self.cursor.ready())
+        self.read(100)
+        self.assertEqual([image.users for image in self.loaded], [0, 1])
+
+    def test_replaced_ahead_of_the_reader(self) -> None:
+        """The next segment was ready, and is mapped again."""
+        self.read(SIZE)
+        self.images.forget(1, 1)
+        self.read(100)
+        self.assertEqual([image.users for image in self.loaded], [0, 0, 1])
+        self.assertEqual(self.cursor.position, SIZE + 100)
+
+    def test_replaced_while_the_next_is_mapped(self) -> None:
+        """Whether that comes or is missing, the present one is mapped again first."""
+        for missing in (set[int](), {1}):
+            self.missing = missing
+            self.setUp()
+            self.missing = missing
+            self.read(1)
+            self.lane.is_held = True
+            self.cursor.read(SIZE - 100)
+            self.images.forget(1, 0)
+            ready = self.cursor.ready()
+            self.lane.release()
+            self.successResultOf(ready)
+            self.assertEqual(len(self.cursor.read(SIZE)), 99)
+
+
 class MissingTests(CursorCase):
     """WAL that is not there is named; a file that cannot be right is not served."""
 
@@ -360,6 +470,33 @@ class MissingTests(CursorCase):
         os.rename(self.path / "away", self.path / self.name(6))
         self.successResultOf(cursor.ready())
         self.assertEqual(cursor.read(10), self.wal(START + SIZE, 10))
+
+    def test_partial_before_the_end(self) -> None:
+        """A .partial is good only where the archive ends: nobody knows how much of it is WAL."""
+        os.rename(self.path / self.name(5), self.path / f"{self.name(5)}.partial")
+        self.unavailable(self.archive.open(1, START), self.name(5))
+
+    def test_finished_between_two_looks(self) -> None:
+        """The writer may give a segment its final name at any moment."""
+        real = self.files.open
+
+        def finish(path: str, flags: int) -> int:
+            if path == self.paths.partial(self.name(7)):
+                os.rename(path, self.paths.of(self.name(7)))
+            return real(path, flags)
+
+        self.files.open = finish  # type: ignore[method-assign]
+        cursor = self.cursor(START + 2 * SIZE)
+        self.assertEqual(len(cursor.read(SIZE)), SIZE // 2)
+
+    def test_cancelled_opening(self) -> None:
+        """Nothing is held on to."""
+        self.reading.is_held = True
+        opening = self.archive.open(1, START)
+        opening.cancel()
+        self.failureResultOf(opening, CancelledError)
+        self.reading.release()
+        self.assertEqual(self.archive._provider._images._used, {})
 
     def test_short_file(self) -> None:
         """Is never mapped: reading behind its end would kill the process."""

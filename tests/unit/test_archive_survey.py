@@ -345,6 +345,13 @@ class PositionTests(DirectoryCase):
         self.mark(position(1, 5, 100))
         self.assertEqual(self.look().durable, position(1, 7))
 
+    def test_mark_behind_an_unfinished_segment(self) -> None:
+        """What cannot be is not believed."""
+        for number in (5, 6):
+            self.put_segment(number, partial=True)
+        self.mark(position(1, 6, 100))
+        self.assertEqual(self.look().durable, position(1, 5))
+
     def test_mark_of_a_compressed_segment(self) -> None:
         """Somebody has compressed the last segment since."""
         self.put_segment(4)

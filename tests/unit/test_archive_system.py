@@ -47,6 +47,14 @@ class FileSystemTests(SynchronousTestCase):
         self.patch(os, "posix_fallocate", _failing(errno.ENOSPC))
         self.assertRaises(OSError, self.files.set_size, self.fd, 4_000_000)
 
+    def test_where_calls_are_missing(self) -> None:
+        """Other systems have other means."""
+        os.ftruncate(self.fd, 3)
+        self.patch(self.files, "_reserve", lambda *_: False)
+        self.files.set_size(self.fd, 1 << 20)
+        self.assertEqual(self.path.read_bytes(), bytes(1 << 20))
+        self.files.fdatasync(self.fd)
+
     def test_store_replaces_all_or_nothing(self) -> None:
         """A failure on the way leaves the old contents."""
         temporary = f"{self.path}.tmp"

@@ -417,7 +417,7 @@ class FailureTests(ArchiveCase):
         """A file system that does not even take the mark is not trusted."""
         self.files.fail("write .walstream/end", errno.EIO)
         self.write(self.archive, 10)
-        self.failure(self.archive.flush(), SinkFailed)
+        self.assertIn(self.paths.end, self.failure(self.archive.flush(), SinkFailed))
 
     def test_late_producer_is_stopped(self) -> None:
         """Whoever registers with a sink that has failed is told at once."""
@@ -526,8 +526,22 @@ class RecoveryTests(ArchiveCase):
         self.finish(self.archive)
         self.assertEqual(self.read(5, partial=True)[:6000], self.wal(START, 6000))
 
+    def test_then_it_is_trusted_again(self) -> None:
+        """The stream after that continues in place."""
+        self.begin(self.archive)
+        self.write(self.archive, 6000)
+        self.finish(self.archive)
+        fresh = self.inode()
+        self.begin(self.archive)
+        self.write(self.archive, 7000)
+        self.finish(self.archive)
+        self.assertEqual(self.inode(), fresh)
+
     def test_readers_go_over_to_the_fresh_file(self) -> None:
         """A cursor that has the old one mapped reads on in the new one."""
+        with open(self.path / f"{FIRST}.partial", "r+b") as file:
+            file.seek(5000)
+            file.write(bytes(5000))
         cursor = self.successResultOf(self.archive.open(1, START))
         self.addCleanup(cursor.close)
         self.assertEqual(len(cursor.read(10_000)), 5000)
@@ -613,6 +627,26 @@ class ContinuityTests(ArchiveCase):
         self.begin(archive, START + SIZE)
         self.assert_durable(archive, START + SIZE + 10)
 
+    def test_a_stream_that_failed_and_was_not_finished(self) -> None:
+        """The next one does not fail for it."""
+        archive = self.open()
+        self.begin(archive)
+        self.files.fail(f"fsync {FIRST}.partial", errno.EIO)
+        self.write(archive, 10)
+        self.failure(archive.flush(), SinkFailed)
+        self.files.heal()
+        self.begin(archive)
+        self.write(archive, 10)
+        self.finish(archive)
+        self.assert_durable(archive, START + 10)
+
+    def test_first_stream_is_announced(self) -> None:
+        """Followers see where it begins, and can wait there."""
+        archive = self.open()
+        self.begin(archive)
+        self.assertEqual(archive.end(), WALPosition(1, START))
+        self.assertEqual(archive.flushed, 0)
+
     def test_cancelled_begin_goes_on(self) -> None:
         """What has reached the lane is done; the next one finds everything in order."""
         archive = self.open()
@@ -686,6 +720,13 @@ class TimelineTests(ArchiveCase):
         text = self.failure(self.archive.begin(2, LSN(START + SIZE)), TimelineMismatch)
         self.assertIn(str(LSN(self.at - 1)), text)
         self.assertIn(str(LSN(self.at)), text)
+
+    def test_refuses_a_fork_from_before_its_parent_began(self) -> None:
+        """PostgreSQL can make a timeline that left its parent before that had begun."""
+        self.finish(self.archive)
+        content = history(3, (1, self.at), (2, self.at - 1)).format()
+        self.successResultOf(self.archive.store_history(3, content))
+        self.failure(self.archive.begin(3, LSN(START + SIZE)), TimelineMismatch)
 
     def test_refuses_a_gap_before_the_fork(self) -> None:
         """The old timeline must have been received into the segment of the switch point."""

@@ -230,6 +230,14 @@ class SynchronousTests(AcknowledgementCase):
         self.sink.complete_flush()
         self.assertEqual(self.positions, [(0, 0), (100, 100)])
 
+    def test_nothing_came(self) -> None:
+        """A read that brought no WAL, to a sink that holds nothing yet, is no reason to flush."""
+        self.begin(synchronous=True)
+        self.receive(0)
+        self.acknowledgement.answer()
+        self.assertFalse(self.sink.needs_flush)
+        self.assertEqual(self.positions, [(0, 0), (0, 0)])
+
     def test_what_comes_meanwhile(self) -> None:
         """What comes while a flush is under way is flushed by the next one."""
         self.begin(synchronous=True)

@@ -792,6 +792,15 @@ class TimeoutTests(SenderCase):
         self.clock.advance(1.5)
         self.assertEqual(self.transport.peer_saw, "reset")
 
+    def test_client_is_told_its_own_timeout(self) -> None:
+        """SHOW answers with the timeout that holds for the client that asks."""
+        self.log_in(options="-c wal_sender_timeout=3s")
+        self.assertIn(b"\x00\x00\x00\x023s", self.ask("SHOW wal_sender_timeout"))
+        self.check_nothing_is_left()
+        self.gone.clear()
+        self.log_in()
+        self.assertIn(b"\x00\x00\x00\x041min", self.ask("SHOW wal_sender_timeout"))
+
     def test_no_timeout(self) -> None:
         """With 0 nobody is ever asked."""
         self.settings = SenderSettings(sender_timeout=0)

@@ -27,7 +27,7 @@ class EndMark:
 
     def __init__(self, files: FileSystem, paths: ArchivePaths) -> None:
         self._files = files
-        self.path = paths.end
+        self._path = paths.end
         self._fd = files.open(paths.end, os.O_RDWR | os.O_CREAT)
 
     def write(self, end: WALPosition) -> None:
@@ -35,7 +35,11 @@ class EndMark:
 
         :raises OSError: if even that fails.
         """
-        self._files.pwrite(self._fd, _format(end), 0)
+        try:
+            self._files.pwrite(self._fd, _format(end), 0)
+        except OSError as error:
+            error.filename = self._path
+            raise
 
     def close(self) -> None:
         """Close the file."""

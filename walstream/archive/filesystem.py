@@ -50,11 +50,7 @@ class FileSystem:
         """Give a file its size, with disk space for all of it; what it holds up to there stays."""
         if self.size_of(fd) > size:
             os.ftruncate(fd, size)
-        try:
-            os.posix_fallocate(fd, 0, size)
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-                raise
+        if not self._reserve(fd, size):
             self._append_zeros(fd, size)
 
     def fsync(self, fd: int) -> None:
@@ -63,7 +59,8 @@ class FileSystem:
 
     def fdatasync(self, fd: int) -> None:
         """Make a file's data durable, and of the rest what is needed to read it again."""
-        os.fdatasync(fd)
+        # Not every system has it, and to do more is no harm.
+        getattr(os, "fdatasync", os.fsync)(fd)
 
     def fsync_directory(self, path: str) -> None:
         """Make the entries of a directory durable."""
@@ -118,6 +115,17 @@ class FileSystem:
             written = self.pwrite(fd, view, offset)
             view = view[written:]
             offset += written
+
+    def _reserve(self, fd: int, size: int) -> bool:
+        if not hasattr(os, "posix_fallocate"):
+            return False
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):
+                return False
+            raise
+        return True
 
     def _append_zeros(self, fd: int, size: int) -> None:
         offset = self.size_of(fd)

@@ -22,6 +22,9 @@ from walstream.archive.lane import Lane
 
 __all__ = ["Image", "Images"]
 
+# The pages are the kernel's to take back, but they count as this process's memory.
+_SPARE_BYTES = 256 << 20
+
 
 class Image:
     """One mapped segment.
@@ -49,7 +52,7 @@ class Images:
     """The images that are in use, and a few that were.
 
     :param load: makes the job that maps a segment, given its timeline and number.
-    :param spare: how many to keep that nobody uses.
+    :param spare: how many to keep that nobody uses; of large segments it is fewer.
     """
 
     _log = Logger()
@@ -91,7 +94,7 @@ class Images:
             return
         del self._used[image.key]
         self._unused[image.key] = image
-        if len(self._unused) > self._spare:
+        if len(self._unused) > min(self._spare, max(_SPARE_BYTES // len(image.view), 1)):
             self._unused.popitem(last=False)
 
     def forget(self, timeline: int, number: int) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from walstream.archive.lane import Lane
@@ -58,6 +59,8 @@ class Stream:
         comes again that is durable already.
     :ivar failure: why nothing more can be kept, or None.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -218,13 +221,18 @@ class Stream:
                 segment.close()
 
     def _job_failed(self, failure: Failure, segment: OpenSegment | None) -> None:
-        if self.failure is None:
-            self._fail(failure.value, "make durable", segment)
+        if self.failure is not None:
+            return
+        if failure.check(OSError) is None:
+            self._log.failure("a job of the archive failed", failure)
+        self._fail(failure.value, "make durable", segment)
 
     def _fail(
         self, error: BaseException | None, what: str, segment: OpenSegment | None
     ) -> SinkFailed:
-        path = segment.path if segment is not None else self._next_path()
+        path = getattr(error, "filename", None)
+        if path is None:
+            path = segment.path if segment is not None else self._next_path()
         reason = getattr(error, "strerror", None) or repr(error)
         self.failure = SinkFailed(f"could not {what} {path}: {reason}")
         self.failure.__cause__ = error

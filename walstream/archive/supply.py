@@ -94,6 +94,7 @@ class SegmentSupply:
         try:
             old = self._files.open(self._paths.partial(name), os.O_RDONLY)
         except FileNotFoundError:
+            self.suspect = None
             return self._open(timeline, start, held)
         try:
             fd = self._make(self._paths.rewrite)

@@ -26,6 +26,7 @@ from walstream.embedded.processes import (
     EmbeddedError,
     is_alive,
     processes_below,
+    remove_shared_memory,
     run,
     spawn,
 )
@@ -41,9 +42,10 @@ _STOP_SIGNALS: Mapping[StopMode, signal.Signals] = {
     "immediate": signal.SIGQUIT,
 }
 
-# postmaster.pid: the postmaster's process on its first line, its state on its eighth. "standby"
+# postmaster.pid: the postmaster's process on its first line, key and number of its shared memory
+# on its seventh, its state on its eighth. "standby"
 # is the final state of a standby that takes no queries (hot_standby=off).
-_PID_LINE, _STATE_LINE = 0, 7
+_PID_LINE, _SHARED_MEMORY_LINE, _STATE_LINE = 0, 6, 7
 _FINAL_STATES = ("ready", "standby")
 
 _POLL_SECONDS = 0.005
@@ -218,6 +220,7 @@ class Cluster:
                 os.kill(child, signal.SIGKILL)
         self._process = None
         self._wait(lambda: not any(map(is_alive, children)), "rid of its processes", timeout)
+        self._remove_shared_memory()
 
     def restart(self, mode: StopMode = "fast") -> None:
         """Stop and start."""
@@ -282,6 +285,16 @@ class Cluster:
         return "\n".join(lines[-_LOG_TAIL_LINES:])
 
     # Inside.
+
+    def _remove_shared_memory(self) -> None:
+        """Remove what a killed server leaves to its successor, which may never come.
+
+        It is one small System V segment, whose number is in postmaster.pid; the system has room
+        for some thousands.
+        """
+        with suppress(FileNotFoundError, IndexError, ValueError):
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
+            remove_shared_memory(int(lines[_SHARED_MEMORY_LINE].split()[1]))
 
     def _write(self, path: Path, text: str) -> None:
         path.write_text(text)

@@ -29,13 +29,15 @@ __all__ = [
     "environment",
     "is_alive",
     "processes_below",
+    "remove_shared_memory",
     "run",
     "spawn",
     "workspace",
 ]
 
-# <linux/prctl.h>
+# <linux/prctl.h> and <linux/ipc.h>
 _PR_SET_PDEATHSIG = 1
+_IPC_RMID = 0
 
 
 class EmbeddedError(WalstreamError):
@@ -239,3 +241,8 @@ def _death_signal_hook() -> Callable[[], None] | None:
             os._exit(1)
 
     return die_with_parent
+
+
+def remove_shared_memory(number: int) -> None:
+    """Remove a System V shared memory segment, if it is there and ours to remove: shmctl(2)."""
+    ctypes.CDLL(None).shmctl(number, _IPC_RMID, None)

@@ -70,6 +70,8 @@ class Acknowledgement:
         self._paused = False
         self._flushing = False
         self._reported_flush = 0
+        # Up to which position to flush was asked for; at first all that this stream did not bring.
+        self._asked = sink.written
         self._next_report: IDelayedCall | None = None
         self._silence = SilenceWatch(
             clock, settings.receive_timeout, lambda: self.report(ask_for_reply=True), give_up
@@ -134,9 +136,11 @@ class Acknowledgement:
         self._schedule_report()
 
     def _flush(self) -> None:
-        if self._flushing or not self._running or self._sink.flushed >= self._sink.written:
+        written = self._sink.written
+        if self._flushing or not self._running or max(self._asked, self._sink.flushed) >= written:
             return
         self._flushing = True
+        self._asked = written
         self._sink.flush().addCallbacks(self._flushed, self._flush_failed)
 
     def _flushed(self, _: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
@@ -58,7 +59,6 @@ class WALSender(Session):
         self._slots = slots
         self._settings = settings
         self._gone = gone
-        self._answers = Answers(provider, slots, settings, pid, self.send)
         self._direct: DirectWriter | None = None
         self._slot: str | None = None
         self._timeline = 0
@@ -129,8 +129,13 @@ class WALSender(Session):
             case StartReplication2009(start=start):
                 await self._start_stream(None, start, None, WALPayload.DESIGN_2009)
             case _:
-                await self._answers.answer(command)
+                await self._answers().answer(command)
                 self.become_ready()
+
+    def _answers(self) -> Answers:
+        # SHOW tells a client of its own timeout: it lives by the answer.
+        settings = replace(self._settings, sender_timeout=self._sender_timeout())
+        return Answers(self._provider, self._slots, settings, self.pid, self.send)
 
     def refuse(self, failure: Failure) -> Failure | None:
         """Show the client why its command failed; the session goes on."""

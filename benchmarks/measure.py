@@ -53,18 +53,24 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def settle(scratch: Path, size: int) -> None:
+# What is written and removed at once does not reach the disk, up to about this size.
+_SCRATCH = 1 << 30
+
+
+def settle(scratch: Path, size: int, pause: float) -> None:
     """Bring disk and memory into the same state before each run, so that none pays for another.
 
     A virtual machine gives freed memory back to its host, and to have it again costs the first
-    who writes as much as ten times the writing: *size* bytes are written to *scratch* and removed.
+    who writes as much as ten times the writing: so memory is filled by a file *scratch*. And its
+    disk is often a token bucket, which is fast until it is empty: it gets *pause* seconds to fill.
     """
     block = bytes(1 << 20)
     with scratch.open("wb") as file:
-        for _ in range(size >> 20):
+        for _ in range(min(size, _SCRATCH) >> 20):
             file.write(block)
     scratch.unlink()
     os.sync()
+    time.sleep(pause)
 
 
 def pairs(

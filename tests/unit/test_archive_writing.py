@@ -189,8 +189,8 @@ class DurabilityTests(ArchiveCase):
         self.assertEqual(len(after), len(mark))
 
     def test_writeback_is_started_early(self) -> None:
-        """Once a MiB, one range at a time: what comes meanwhile is in the next one."""
-        size = type(SIZE)(1 << 22)
+        """Every 4 MiB, one range at a time: what comes meanwhile is in the next one."""
+        size = type(SIZE)(1 << 24)
         self.writing.is_held = False
         self.successResultOf(self.archive.storage.close())
         other = self.path / "other"
@@ -202,12 +202,12 @@ class DurabilityTests(ArchiveCase):
         self.successResultOf(archive.begin(1, size.start(1)))
         self.writing.is_held = True
         for _ in range(5):
-            archive.write(archive.written, memoryview(bytes(600_000)))
+            archive.write(archive.written, memoryview(bytes(2_400_000)))
         self.writing.work()
-        archive.write(archive.written, memoryview(bytes(600_000)))
+        archive.write(archive.written, memoryview(bytes(2_400_000)))
         self.writing.work()
         hints = [call for call in self.files.calls if call.startswith("start_writeback")]
-        self.assertEqual([hint.split()[-1] for hint in hints], ["0+1196032", "1196032+2400256"])
+        self.assertEqual([hint.split()[-1] for hint in hints], ["0+4796416", "4796416+9601024"])
 
 
 class BackpressureTests(ArchiveCase):

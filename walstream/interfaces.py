@@ -107,6 +107,8 @@ class IWALProvider(Interface):
     def end() -> WALPosition:
         """The current timeline, and the byte position up to which WAL may be served on it.
 
+        0/0 on timeline 1 while nothing is held.
+
         Served WAL is durable WAL: the position never goes back on one timeline.
         """
 
@@ -163,21 +165,29 @@ class IWALSink(Interface):
         """As `IWALProvider.history`."""
 
     def store_history(timeline: int, content: bytes) -> Deferred[None]:
-        """Keep a timeline history file, durably and under its proper name."""
+        """Keep a timeline history file, durably and under its proper name.
+
+        :raises FormatError: (in the Deferred) if it is none.
+        :raises TimelineMismatch: (in the Deferred) if one is held that tells another history.
+        """
 
     def store_backup_history(file: BackupHistoryFile) -> Deferred[None]:
-        """Keep a backup history file, durably."""
+        """Keep a backup history file, durably; errors as `store_history`."""
 
     def begin(timeline: int, start: LSN) -> Deferred[None]:
         """WAL follows from *start*, the start of a segment, on *timeline*.
 
         :raises SinkFailed: (in the Deferred) when there is no place to put it.
+        :raises Discontinuity: (in the Deferred) if a gap would be left.
+        :raises TimelineMismatch: (in the Deferred) if *timeline* does not descend from what is
+            held.
         """
 
     def write(start: int, data: memoryview) -> None:
         """Take *data*, whose first byte has position *start*. *data* is reused after the call.
 
         :raises Discontinuity: if *start* is not where the stream stands; nothing was taken.
+        :raises TimelineMismatch: if it differs from what is durable already; nothing was taken.
         :raises SinkFailed: when it cannot be kept.
         """
 
@@ -243,8 +253,11 @@ class ISlotStore(Interface):
     def release(name: str, pid: int) -> None:
         """Session *pid* no longer uses the slot."""
 
-    def drop(name: str, *, wait: bool) -> Deferred[None]:
-        """Remove a slot; 42704 if it does not exist; in use: 55006, or wait until it is free."""
+    def drop(name: str, *, wait: bool, pid: int | None = None) -> Deferred[None]:
+        """Remove a slot; 42704 if it does not exist; in use: 55006, or wait until it is free.
+
+        :param pid: the session that asks: it may drop a temporary slot of its own.
+        """
 
     def end_session(pid: int) -> None:
         """Release and drop whatever session *pid* has: slots in use, and temporary ones."""

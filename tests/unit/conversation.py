@@ -183,7 +183,7 @@ class MemorySlots:
         if not slot.temporary:
             self._slots[name] = replace(slot, active_pid=None)
 
-    def drop(self, name: str, *, wait: bool) -> Deferred[None]:
+    def drop(self, name: str, *, wait: bool, pid: int | None = None) -> Deferred[None]:
         self.calls.append(("drop", name, wait))
         return self._soon().addCallback(lambda _: self._drop(name))
 

@@ -141,7 +141,7 @@ class Answers:
 
     @_answer.register
     async def _drop_slot(self, command: commands.DropReplicationSlot) -> None:
-        await self._slots.drop(command.name, wait=command.wait)
+        await self._slots.drop(command.name, wait=command.wait, pid=self._pid)
         self._send(command_complete("DROP_REPLICATION_SLOT"))
 
     @_answer.register

@@ -32,6 +32,7 @@ class MemorySocket:
     :ivar ended: the peer has closed its end in order.
     :ivar reset: the peer has reset the connection.
     :ivar closed: the transport has closed its end.
+    :ivar taken: how many bytes the peer has read.
     """
 
     def __init__(self, room: Callable[[], int], absorb: Callable[[bytes], None]) -> None:
@@ -43,6 +44,7 @@ class MemorySocket:
         self.ended = False
         self.reset = False
         self.closed = False
+        self.taken = 0
 
     def recv(self, size: int) -> bytes:
         """Give the next bytes of the peer, or nothing after its end."""
@@ -73,6 +75,7 @@ class MemorySocket:
         taken = bytes(data[: self._room()])
         if data and not taken:
             raise BlockingIOError(errno.EWOULDBLOCK, "Resource temporarily unavailable")
+        self.taken += len(taken)
         self._absorb(taken)
         return len(taken)
 
@@ -135,6 +138,7 @@ class Turns:
         self._scheduled: IDelayedCall | None = None
         self._running = False
         self._in_vain = False
+        self._is_deaf = False
         self.callLater = clock.callLater  # which abortConnection calls
         self.unsent: Callable[[], bytes] = lambda: b""
         self.drained: Callable[[], None] = lambda: None
@@ -147,7 +151,7 @@ class Turns:
     def addWriter(self, writer: IWriteDescriptor) -> None:
         """Call ``doWrite`` when the socket is writable, and once in any case."""
         self._writer = writer
-        self._in_vain = False
+        self._in_vain = self._is_deaf = False
         self.schedule()
 
     def removeReader(self, reader: IReadDescriptor) -> None:
@@ -180,11 +184,17 @@ class Turns:
 
     def _next(self) -> Callable[[], None] | None:
         reader, writer = self._reader, self._writer
+        if getattr(reader or writer, "_aborting", False):
+            # Twisted's abortConnection: nothing is read or written any more, until the reactor's
+            # next turn, which ends the connection. Here that is when the clock moves.
+            return None
         if reader is not None and self._socket.readable:
             return lambda: self._do(reader, reader.doRead)
         if writer is not None and self._socket.reset:
             # epoll reports a reset to whoever is registered, before anything is written.
             return lambda: self._lose(writer, ConnectionLost())
+        if self._is_deaf:
+            return None
         if writer is not None and (self._socket.writable or self._has_nothing_to_send()):
             return lambda: self._write(writer)
         return None
@@ -197,7 +207,11 @@ class Turns:
     def _write(self, writer: IWriteDescriptor) -> None:
         # One that is still registered afterwards has data of which `unsent` knows nothing.
         self._in_vain = not self._socket.writable
+        before = self._socket.taken, self.unsent()
         self._do(writer, writer.doWrite)
+        # An aborted transport does nothing any more, but may be registered until the clock moves.
+        after = self._socket.taken, self.unsent()
+        self._is_deaf = after == before != (before[0], b"") and not self._socket.reset
 
     def _do(
         self, descriptor: IReadDescriptor | IWriteDescriptor, event: Callable[[], object]

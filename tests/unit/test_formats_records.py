@@ -217,25 +217,33 @@ class EndOfWALTests(SynchronousTestCase):
         wal = _builder()
         wal.noop()
         (data,) = wal.segments().values()
-        self.assert_end(data, wal.end, f"invalid record length 0 at {wal.end}")
+        self.assert_end(
+            data, wal.end, f"at {wal.end}: the record's length should be 24 or more, but is 0"
+        )
 
     def test_record_shorter_than_its_header(self) -> None:
         """No record has fewer bytes than its header."""
         for length in (1, 8, 23):
             data = self.damaged(0x28, length.to_bytes(4, "little"))
-            self.assert_end(data, 0x100000, f"invalid record length {length} at 0/100028")
+            self.assert_end(
+                data,
+                0x100000,
+                f"at 0/100028: the record's length should be 24 or more, but is {length}$",
+            )
 
     def test_zeros_from_a_page_on(self) -> None:
         """The same where the last record ends with its page."""
         wal = _builder()
         wal.fill_to(wal.start + 2 * PAGE_SIZE)
         (data,) = wal.segments().values()
-        self.assert_end(data, wal.end, f"no valid page at {wal.end}: .* magic 0000")
+        self.assert_end(
+            data, wal.end, f"at {wal.end}: the page should be one of WAL, .* magic 0000"
+        )
 
     def test_wrong_checksum(self) -> None:
         """A flipped bit ends the walk, if there is a function to find it."""
         data = self.damaged(0x1000, b"!")
-        self.assert_end(data, self.before(0x101000), "checksum of the record at 0/10.* is wrong")
+        self.assert_end(data, self.before(0x101000), "at 0/10.*: the record's checksum should be")
         self.assertTrue(end_of_wal(data, LSN(0x100000), _SIZE).exhausted)
 
     def test_broken_chain(self) -> None:
@@ -247,36 +255,46 @@ class EndOfWALTests(SynchronousTestCase):
         other.noop(50)
         last = wal.noop(100)
         data = wal.bytes(end=last.lsn) + other.bytes(other.records[-1].lsn)
-        self.assert_end(data, last.lsn, f"record at {last.lsn} does not follow")
+        self.assert_end(
+            data,
+            last.lsn,
+            f"at {last.lsn}: the previous record should be 0/1000A8, but is 0/100028",
+        )
 
     def test_first_record_must_look_back(self) -> None:
         """Of the record before the first, this much is known: it is before it."""
         data = bytearray(self.damaged(0, b""))
         data[0x28 + 8 : 0x28 + 16] = (0x100028).to_bytes(8, "little")
-        self.assert_end(bytes(data), 0x100000, "record at 0/100028 does not follow")
+        self.assert_end(
+            bytes(data),
+            0x100000,
+            "at 0/100028: the previous record should be one before it, but is 0/100028",
+        )
 
     def test_page_of_another_place(self) -> None:
         """A recycled segment has old pages, with old positions."""
         page = 5 * PAGE_SIZE
         data = self.damaged(page + 8, (0x80000).to_bytes(8, "little"))
-        reason = "page at 0/10A000 says that it is that at 0/80000"
+        reason = "at 0/10A000: the page's address should be 0/10A000, but is 0/80000"
         self.assert_end(data, self.before(0x100000 + page), reason)
 
     def test_page_of_another_version_or_timeline(self) -> None:
         """All pages are of one version, and timelines never go back."""
         page = 5 * PAGE_SIZE
-        for offset, change in ((0, b"\x16"), (4, b"\x00")):
+        for offset, change, reason in (
+            (0, b"\x16", "magic should be D118, but is D116"),
+            (4, b"\x00", "timeline should be 1, but is 0"),
+        ):
             data = self.damaged(page + offset, change)
-            self.assert_end(data, self.before(0x100000 + page), "another version or an older time")
+            self.assert_end(data, self.before(0x100000 + page), reason)
 
     def test_page_that_does_not_continue(self) -> None:
         """A page that should continue a record must say so, and how much is to come."""
         page = 5 * PAGE_SIZE
         for offset, change in ((2, b"\x00"), (16, b"\x01")):
             data = self.damaged(page + offset, change)
-            self.assert_end(
-                data, self.before(0x100000 + page), "page at 0/10A000 does not continue"
-            )
+            reason = "at 0/10A000: what the page continues of the record at .* should be 176 bytes"
+            self.assert_end(data, self.before(0x100000 + page), reason)
 
     def test_page_that_continues_nothing(self) -> None:
         """Where a record should begin, the rest of one is an error."""
@@ -285,16 +303,19 @@ class EndOfWALTests(SynchronousTestCase):
         wal.noop()
         data = bytearray(wal.bytes())
         data[PAGE_SIZE + 2] |= 1
-        self.assert_end(bytes(data), wal.start + PAGE_SIZE, "a record that did not begin")
+        self.assert_end(bytes(data), wal.start + PAGE_SIZE, "should be at least one byte")
+        data[PAGE_SIZE + 16] = 16
+        reason = "what the page continues of a record should be 0 bytes, but is 16 bytes"
+        self.assert_end(bytes(data), wal.start + PAGE_SIZE, reason)
 
     def test_segment_of_another_cluster(self) -> None:
         """All segments are of one cluster, and of the sizes that were said."""
-        sizes = "cluster or of other sizes"
+        pages = "the page size should be 8192, but is 16384"
         for offset, change, reason in (
-            (24, b"!", sizes),
-            (32, b"\x00\x00\x20\x00", "not where a segment of 2097152 bytes begins"),
-            (36, b"\x00\x40", sizes),
+            (24, b"!", "the system identifier should be"),
+            (32, b"\x00\x00\x20\x00", "the segment size should be 1048576, but is 2097152"),
+            (36, b"\x00\x40", pages),
         ):
             data = self.damaged(2 * _SIZE + offset, change)
             self.assert_end(data, self.before(0x100000 + 2 * _SIZE), reason)
-        self.assert_end(self.damaged(36, b"\x00\x40"), 0x100000, sizes)
+        self.assert_end(self.damaged(36, b"\x00\x40"), 0x100000, pages)

@@ -15,7 +15,7 @@ from zlib import crc32
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.paths import ArchivePaths
 from walstream.formats.lsn import LSN
-from walstream.interfaces import WALPosition
+from walstream.formats.positions import WALPosition
 
 __all__ = ["EndMark", "read_end_mark"]
 

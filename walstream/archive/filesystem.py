@@ -9,8 +9,6 @@ import errno
 import os
 from contextlib import suppress
 
-from walstream.archive.native import start_writeback
-
 __all__ = ["FileSystem"]
 
 _ZEROS = bytes(1 << 20)
@@ -72,6 +70,9 @@ class FileSystem:
 
     def start_writeback(self, fd: int, offset: int, length: int) -> None:
         """See `walstream.archive.native.start_writeback`."""
+        # Not everything that uses files writes WAL, and ctypes takes its time to load.
+        from walstream.archive.native import start_writeback
+
         start_writeback(fd, offset, length)
 
     def rename(self, old: str, new: str) -> None:

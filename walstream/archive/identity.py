@@ -13,8 +13,8 @@ from walstream.archive.filesystem import FileSystem
 from walstream.archive.paths import ArchivePaths
 from walstream.errors import ArchiveError, FormatError
 from walstream.formats.pages import LONG_HEADER_SIZE, SegmentHeader, major_version
+from walstream.formats.positions import SystemIdentity
 from walstream.formats.segments import SegmentSize, parse_segment_file
-from walstream.interfaces import SystemIdentity
 
 __all__ = ["adopt_segments", "check_newest", "is_same_system", "load_identity", "store_identity"]
 

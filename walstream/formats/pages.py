@@ -20,7 +20,9 @@ __all__ = [
     "FIRST_IS_OVERWRITE_CONTRECORD",
     "LONG_HEADER",
     "LONG_HEADER_SIZE",
+    "PAGE_FIELDS",
     "PAGE_SIZE",
+    "SEGMENT_FIELDS",
     "SHORT_HEADER_SIZE",
     "Buffer",
     "PageHeader",
@@ -43,9 +45,12 @@ LONG_HEADER = 0x0002
 FIRST_IS_OVERWRITE_CONTRECORD = 0x0008
 
 _ALL_FLAGS = 0x000F  # 0x0004 is XLP_BKP_REMOVABLE
-_SHORT = struct.Struct("<HHIQI4x")
+#: ``XLogPageHeaderData``: magic, flags, timeline, address, ``rem_len``, and 4 bytes of padding.
+PAGE_FIELDS = struct.Struct("<HHIQI4x")
+#: What a segment's first page has behind them: system identifier, sizes of segment and page.
+SEGMENT_FIELDS = struct.Struct("<QII")
 _LONG = struct.Struct("<HHIQI4xQII")
-SHORT_HEADER_SIZE = _SHORT.size
+SHORT_HEADER_SIZE = PAGE_FIELDS.size
 LONG_HEADER_SIZE = _LONG.size
 
 # XLOG_PAGE_MAGIC of the releases.
@@ -108,12 +113,12 @@ class PageHeader:
 
         :raises FormatError: if no WAL page begins there.
         """
-        magic, flags, timeline, address, rem_len = _unpack(_SHORT, buffer, offset)
+        magic, flags, timeline, address, rem_len = _unpack(PAGE_FIELDS, buffer, offset)
         return cls(magic, flags, timeline, LSN(address), rem_len)
 
     def pack(self) -> bytes:
         """The header as it stands in the WAL."""
-        return _SHORT.pack(self.magic, self.flags, self.timeline, self.address, self.rem_len)
+        return PAGE_FIELDS.pack(self.magic, self.flags, self.timeline, self.address, self.rem_len)
 
     @property
     def size(self) -> int:

@@ -9,6 +9,7 @@ from enum import Enum
 
 from walstream.errors import (
     ArchiveError,
+    DamagedWAL,
     Disconnected,
     Discontinuity,
     FormatError,
@@ -46,6 +47,8 @@ VERDICTS: Mapping[type[BaseException], Verdict] = {
     ProtocolViolation: Verdict.RETRY,
     # The archive is as good as before; a new stream continues where it really ends.
     Discontinuity: Verdict.RETRY,
+    # Nothing of it counts, and it is received again: perhaps another host, or the repaired server.
+    DamagedWAL: Verdict.RETRY,
     # A disk may have room again.
     SinkFailed: Verdict.RETRY,
     WalstreamError: Verdict.RETRY,

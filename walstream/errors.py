@@ -18,6 +18,7 @@ The tree, by whose fault it is and what follows:
     ``EndOfTimeline``        not a fault: a historic timeline ends here, and which comes next
     ``SinkFailed``           a sink could not make WAL durable
     ``ArchiveError``         an archive directory cannot be used as it is
+    ``RetentionRefused``     nothing was removed from an archive, since it is not sure what may be
 
 Each class keeps its data in attributes and composes its sentence for the operator itself.
 """
@@ -33,6 +34,7 @@ __all__ = [
     "EndOfTimeline",
     "FormatError",
     "ProtocolViolation",
+    "RetentionRefused",
     "ServerError",
     "SinkFailed",
     "TimelineMismatch",
@@ -191,6 +193,10 @@ class SinkFailed(WalstreamError):
 
 class ArchiveError(WalstreamError):
     """An archive directory cannot be used as it is; the text says why, and the way out."""
+
+
+class RetentionRefused(WalstreamError):
+    """It cannot be told what may be removed from an archive, so nothing was; the text says why."""
 
 
 def _lsn(position: int) -> str:

@@ -67,8 +67,8 @@ class MainTests(SynchronousTestCase):
         self.assertIn(f"walstream {__version__}", self.out.getvalue())
 
     def test_unknown_command(self) -> None:
-        """It names those that there are."""
-        self.assertEqual(self.status("nosuch"), 2)
+        """It names those that there are. To PostgreSQL, 2 would mean that there is no file."""
+        self.assertEqual(self.status("nosuch"), 127)
         self.assertIn("echo", self.err.getvalue())
 
 

@@ -17,7 +17,7 @@ from walstream.archive.paths import ArchivePaths
 from walstream.formats.lsn import LSN
 from walstream.formats.positions import WALPosition
 
-__all__ = ["EndMark", "read_end_mark"]
+__all__ = ["EndMark", "format_position", "parse_position", "read_end_mark"]
 
 _MARK = re.compile(rb"([0-9A-F]{8} ([0-9A-F]{8})/([0-9A-F]{8}) )([0-9A-F]{8})\n")
 
@@ -36,7 +36,7 @@ class EndMark:
         :raises OSError: if even that fails.
         """
         try:
-            self._files.pwrite(self._fd, _format(end), 0)
+            self._files.pwrite(self._fd, format_position(end), 0)
         except OSError as error:
             error.filename = self._path
             raise
@@ -52,12 +52,22 @@ def read_end_mark(files: FileSystem, paths: ArchivePaths) -> WALPosition | None:
         content = files.read(paths.end, 64)
     except FileNotFoundError:
         return None
+    return parse_position(content)
+
+
+def format_position(position: WALPosition) -> bytes:
+    """A position with a checksum, always of the same size, so that it is written in place."""
+    text = b"%08X %08X/%08X " % (
+        position.timeline,
+        position.lsn >> 32,
+        position.lsn & 0xFFFFFFFF,
+    )
+    return b"%b%08X\n" % (text, crc32(text))
+
+
+def parse_position(content: bytes) -> WALPosition | None:
+    """What `format_position` wrote; None for anything else."""
     match = _MARK.fullmatch(content)
     if match is None or crc32(match[1]) != int(match[4], 16):
         return None
     return WALPosition(int(match[1][:8], 16), LSN(int(match[2], 16) << 32 | int(match[3], 16)))
-
-
-def _format(end: WALPosition) -> bytes:
-    text = b"%08X %08X/%08X " % (end.timeline, end.lsn >> 32, end.lsn & 0xFFFFFFFF)
-    return b"%b%08X\n" % (text, crc32(text))

@@ -93,6 +93,15 @@ class FileSystem:
         """The names in a directory, in no order."""
         return os.listdir(path)
 
+    def entries(self, path: str) -> dict[str, os.stat_result]:
+        """The names in a directory, and what the system says of each file; links are followed."""
+        found = {}
+        with os.scandir(path) as directory:
+            for entry in directory:
+                with suppress(FileNotFoundError):  # it may have gone meanwhile
+                    found[entry.name] = entry.stat()
+        return found
+
     def read(self, path: str, limit: int = -1) -> bytes:
         """The contents of a small file, or its first *limit* bytes."""
         with open(path, "rb") as file:

@@ -16,7 +16,14 @@ from walstream.formats.pages import LONG_HEADER_SIZE, SegmentHeader, major_versi
 from walstream.formats.positions import SystemIdentity
 from walstream.formats.segments import SegmentSize, parse_segment_file
 
-__all__ = ["adopt_segments", "check_newest", "is_same_system", "load_identity", "store_identity"]
+__all__ = [
+    "adopt_segments",
+    "check_newest",
+    "find_identity",
+    "is_same_system",
+    "load_identity",
+    "store_identity",
+]
 
 
 def is_same_system(one: SystemIdentity, other: SystemIdentity) -> bool:
@@ -87,6 +94,25 @@ def adopt_segments(
             )
         return None
     return _identity(paths, *newest)
+
+
+def find_identity(
+    files: FileSystem, paths: ArchivePaths, ranked: Sequence[str]
+) -> SystemIdentity | None:
+    """Whose WAL it is, for those who only look: ``identity.json``, or the newest segment's header.
+
+    None if there is neither.
+
+    :raises ArchiveError: if what is found there is damaged.
+    """
+    identity = load_identity(files, paths)
+    if identity is not None:
+        return identity
+    for name in ranked:
+        header = _read_header(files, paths, name)
+        if header is not None:
+            return _identity(paths, name, header)
+    return None
 
 
 def check_newest(

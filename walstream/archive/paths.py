@@ -34,6 +34,8 @@ class ArchivePaths:
     :ivar rewrite: a segment that is received again, because its ``.partial`` is not trusted.
     :ivar incoming: a small file before it gets its name.
     :ivar slots: the directory of the replication slots.
+    :ivar readers: the directory in which processes say what they still read.
+    :ivar retention: locked by whoever removes WAL, and shared by who begins to read.
     """
 
     def __init__(self, root: str) -> None:
@@ -47,6 +49,8 @@ class ArchivePaths:
         self.rewrite = join(self.own, "rewrite")
         self.incoming = join(self.own, "incoming")
         self.slots = join(self.own, "slots")
+        self.readers = join(self.own, "readers")
+        self.retention = join(self.own, "retention")
 
     def of(self, name: str) -> str:
         """The path of a file that other programs know."""

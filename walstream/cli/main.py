@@ -40,7 +40,15 @@ class Command:
         return cast(_CommandModule, import_module(self.module))
 
 
-COMMANDS: dict[str, Command] = {}
+COMMANDS: dict[str, Command] = {
+    "ls": Command("walstream.cli.ls", "Show what an archive holds, and what it lacks."),
+    "prune": Command("walstream.cli.prune", "Remove what nobody needs any more."),
+    "restore-wal": Command("walstream.cli.restore_wal", "For a server's restore_command."),
+}
+
+# What the shell says of a command that it does not find: to a server whose restore_command has a
+# mistake in it, 2 would mean that there is no more WAL.
+_NO_SUCH_COMMAND = 127
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -49,12 +57,13 @@ def main(words: Sequence[str] | None = None) -> int:
     :param words: the command line without the program's name; ``sys.argv``'s unless given.
     """
     words = sys.argv[1:] if words is None else words
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="walstream",
         description="Tools for archives of PostgreSQL's write-ahead log. To fill or serve one: "
         "twistd walstream --help.",
         allow_abbrev=False,
     )
+    parser.failure = _NO_SUCH_COMMAND
     parser.add_argument("-V", "--version", action="version", version=f"walstream {__version__}")
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=_Parser

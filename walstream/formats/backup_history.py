@@ -15,7 +15,12 @@ from walstream.errors import FormatError
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize, parse_segment_file
 
-__all__ = ["BackupHistory", "backup_history_name", "parse_backup_history_name"]
+__all__ = [
+    "BackupHistory",
+    "backup_history_name",
+    "parse_backup_history_name",
+    "parse_backup_start",
+]
 
 _NAME = re.compile(r"([0-9A-F]{24})\.([0-9A-F]{8})\.backup")
 _LOCATION = re.compile(r"([0-9A-Fa-f/]+) \(file ([0-9A-F]{24})\)")
@@ -87,6 +92,18 @@ class BackupHistory:
             stop_time=values.get("STOP TIME"),
             stop_timeline=_timeline(values, "STOP TIMELINE"),
         )
+
+
+def parse_backup_start(content: bytes) -> tuple[int, LSN]:
+    """The timeline and the position at which replay of a backup must begin.
+
+    :param content: of a backup history file, or of a backup's ``backup_label``, which has the
+        same lines (``build_backup_content`` in PostgreSQL's xlogbackup.c).
+    :raises FormatError: naming the line that is missing or wrong.
+    """
+    values = _values(content)
+    start, segment = _location(values, "START WAL LOCATION")
+    return _timeline(values, "START TIMELINE") or int(segment[:8], 16), start
 
 
 def _values(content: bytes) -> dict[str, str]:

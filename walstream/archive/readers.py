@@ -1,0 +1,161 @@
+"""Who reads an archive, for whoever wants to remove WAL from it, in this process or another one.
+
+A process that reads keeps a file in ``.walstream/readers`` that says from where on it needs WAL,
+and has it locked (``flock``) for as long as it lives, however that ends: a file that can be locked
+is a dead process's, and means nothing. The retention lock closes the door between looking at these
+files and removing WAL: who removes has it alone, who begins to read shares it meanwhile.
+
+Everything here waits for the disk or a lock, so it belongs into a lane.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os.path import join
+
+from walstream.archive.end_mark import format_position, parse_position
+from walstream.archive.filesystem import FileSystem
+from walstream.archive.paths import ArchivePaths
+from walstream.formats.positions import WALPosition
+
+__all__ = ["Reader", "ReaderFile", "active_readers", "forget_dead_readers", "retention_lock"]
+
+# A process number alone may be another container's too.
+_NAME = re.compile(r"([0-9]{1,10})-[0-9a-f]{16}")
+_NOTHING = b"-" * (len(format_position(WALPosition(1, 0))) - 1) + b"\n"  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A process that reads.
+
+    :ivar position: from where on it needs WAL; None if it needs none at this moment.
+    :ivar is_clear: whether its file could be understood.
+    """
+
+    pid: int
+    position: WALPosition | None
+    is_clear: bool = True
+
+
+@contextmanager
+def retention_lock(files: FileSystem, paths: ArchivePaths, *, shared: bool) -> Iterator[None]:
+    """Have the retention lock, and wait for it if need be.
+
+    :param shared: whether it is to begin to read, or else to remove.
+    :raises OSError: if there is no place for its file.
+    """
+    files.make_directory(paths.own)
+    fd = files.open(paths.retention, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        files.close(fd)
+
+
+class ReaderFile:
+    """This process's file. It is made when something is needed for the first time."""
+
+    def __init__(self, files: FileSystem, paths: ArchivePaths) -> None:
+        self._files = files
+        self._paths = paths
+        self._fd: int | None = None
+        self._path = join(paths.readers, f"{os.getpid()}-{secrets.token_hex(8)}")
+
+    def begin(self, position: WALPosition) -> None:
+        """From *position* on WAL is needed, which may be less far than before.
+
+        :raises OSError: if that cannot be said to anybody.
+        """
+        with retention_lock(self._files, self._paths, shared=True):
+            if self._fd is None:
+                self._fd = self._make()
+            self.move(position)
+
+    def move(self, position: WALPosition | None) -> None:
+        """WAL before *position* is not needed any more; without one, none is.
+
+        :raises OSError: if that fails; more is held back then than need be.
+        """
+        if self._fd is not None:
+            content = _NOTHING if position is None else format_position(position)
+            self._files.pwrite(self._fd, content, 0)
+
+    def close(self) -> None:
+        """Nothing is needed any more."""
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            self._files.unlink(self._path)
+            self._files.close(fd)
+
+    def _make(self) -> int:
+        self._files.make_directory(self._paths.readers)
+        fd = self._files.open(self._path, os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        except OSError:
+            self._files.close(fd)
+            raise
+        return fd
+
+
+def active_readers(files: FileSystem, paths: ArchivePaths) -> list[Reader]:
+    """The processes that read; a look, of which the next moment need not know."""
+    return [
+        _read(files, path, pid) for path, pid, is_alive in _reader_files(files, paths) if is_alive
+    ]
+
+
+def forget_dead_readers(files: FileSystem, paths: ArchivePaths) -> None:
+    """Remove the files of processes that have ended. To be called with the retention lock alone.
+
+    :raises OSError: if that fails.
+    """
+    for path, _, is_alive in list(_reader_files(files, paths)):
+        if not is_alive:
+            files.unlink(path)
+
+
+def _reader_files(files: FileSystem, paths: ArchivePaths) -> Iterator[tuple[str, int, bool]]:
+    try:
+        names = files.names(paths.readers)
+    except FileNotFoundError:
+        return
+    for name in sorted(names):
+        match = _NAME.fullmatch(name)
+        if match is not None:
+            path = join(paths.readers, name)
+            is_alive = _is_locked(files, path)
+            if is_alive is not None:
+                yield path, int(match[1]), is_alive
+
+
+def _is_locked(files: FileSystem, path: str) -> bool | None:
+    """Whether somebody has locked a file; None if it is gone."""
+    try:
+        fd = files.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        files.close(fd)
+    return False
+
+
+def _read(files: FileSystem, path: str, pid: int) -> Reader:
+    try:
+        content = files.read(path, len(_NOTHING) + 1)
+    except FileNotFoundError:
+        return Reader(pid, None)
+    position = parse_position(content)
+    return Reader(pid, position, position is not None or content == _NOTHING)

@@ -1,0 +1,280 @@
+"""Retention: which of an archive's segments may go, and their removal.
+
+A policy is made of what it keeps, and what nobody keeps goes: the cut is before the first segment
+that a policy, a slot, a reader or a backup keeps. Segments before it go, of all timelines, the
+oldest first, and none behind it, so what is left has no gap that was not there before. Whoever
+needs WAL from a position on needs nothing of a smaller number, on whatever timeline it lies.
+
+Everything here reads and writes files, so it belongs into a lane.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from walstream.archive.backup_starts import read_backup_start
+from walstream.archive.coverage import current_timeline, find_gaps, missing_histories
+from walstream.archive.filesystem import FileSystem
+from walstream.archive.holds import Hold, holds_of, slot_holds
+from walstream.archive.inventory import Held, Inventory, take_inventory
+from walstream.archive.paths import ArchivePaths
+from walstream.archive.readers import forget_dead_readers, retention_lock
+from walstream.errors import RetentionRefused
+from walstream.formats.lsn import INVALID, LSN
+from walstream.formats.positions import WALPosition
+from walstream.formats.segments import history_file_name, parse_segment_file
+from walstream.formats.timelines import TimelineHistory
+
+__all__ = ["Plan", "RetentionPolicy", "make_plan", "prune"]
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionPolicy:
+    """What is kept. Whatever one of these keeps stays; so at least one has to be given.
+
+    :ivar keep_age: what was received in the last so many seconds.
+    :ivar keep_size: the newest so many bytes of segment files.
+    :ivar keep_from: everything from there on: a segment's name, an LSN, ``slot:NAME``,
+        ``readers``, a backup history file's name, or the path of a backup.
+    :ivar keep_backups: what the newest so many backups need whose history files are held.
+    :ivar keep_backup: what these backups need, as paths.
+    """
+
+    keep_age: float | None = None
+    keep_size: int | None = None
+    keep_from: str | None = None
+    keep_backups: int | None = None
+    keep_backup: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self != RetentionPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What may go, the oldest first.
+
+    :ivar cut: what lies before this position goes.
+    :ivar next_kept: the file of the first segment that stays; None if there is none.
+    :ivar reason: why it stays.
+    """
+
+    removed: tuple[Held, ...]
+    cut: LSN
+    next_kept: str | None
+    reason: str
+
+    @property
+    def bytes(self) -> int:
+        """How much space that gives."""
+        return sum(held.on_disk for held in self.removed)
+
+
+def prune(
+    files: FileSystem,
+    paths: ArchivePaths,
+    policy: RetentionPolicy,
+    now: float,
+    advance: Callable[[int], object] = lambda done: None,
+) -> Plan:
+    """Remove what may go; what was removed.
+
+    Killed at any moment, it leaves an archive that tells what is missing from it, and why.
+
+    :param now: the time, in seconds since 1970.
+    :param advance: called with the number of files removed since it was called last.
+    :raises RetentionRefused: if it is not sure what may go; nothing was removed.
+    :raises ArchiveError: if it is no archive.
+    :raises OSError: if files cannot be read or removed.
+    """
+    with retention_lock(files, paths, shared=False):
+        forget_dead_readers(files, paths)
+        plan = make_plan(files, paths, policy, now)
+        if not plan.removed:
+            return plan
+        record_removal(files, paths, plan)
+        for held in plan.removed:
+            files.unlink(paths.of(held.name))
+            advance(1)
+        files.fsync_directory(paths.root)
+    return plan
+
+
+def make_plan(files: FileSystem, paths: ArchivePaths, policy: RetentionPolicy, now: float) -> Plan:
+    """Find out what may go. Changes nothing; errors as `prune`."""
+    found = take_inventory(files, paths)
+    _check_sure(paths, found)
+    holds = [*holds_of(files, paths, found), *_Wishes(files, paths, found, policy, now).holds()]
+    if not found.segments:
+        return Plan((), INVALID, None, "there is no finished segment")
+    hold = min(holds, key=lambda hold: hold.number)
+    oldest_first = sorted(found.segments, key=lambda held: (held.number, held.timeline, held.name))
+    removed = tuple(held for held in oldest_first if held.number < hold.number)
+    kept = oldest_first[len(removed)]
+    return Plan(removed, found.size.start(kept.number), kept.name, hold.reason)
+
+
+def _check_sure(paths: ArchivePaths, found: Inventory) -> None:
+    if found.identity is None:
+        raise RetentionRefused(
+            f"{paths.root} holds nothing that tells whose WAL it is: is it an archive?"
+        )
+    gaps = find_gaps(found)
+    if gaps:
+        size = found.size
+        first, last = (size.name(gaps[0].timeline, n) for n in (gaps[0].first, gaps[0].last))
+        raise RetentionRefused(
+            f"the archive has a gap, from {first} to {last}: what lies before may be all that "
+            "there is to restore from; nothing was removed"
+        )
+    missing = missing_histories(found)
+    if missing:
+        raise RetentionRefused(
+            f"{history_file_name(missing[0])} is missing, so it cannot be told which WAL "
+            f"timeline {missing[0]} descends from; nothing was removed"
+        )
+
+
+class _Wishes:
+    """What a policy keeps of an archive."""
+
+    def __init__(
+        self,
+        files: FileSystem,
+        paths: ArchivePaths,
+        found: Inventory,
+        policy: RetentionPolicy,
+        now: float,
+    ) -> None:
+        self._files = files
+        self._paths = paths
+        self._found = found
+        self._policy = policy
+        self._now = now
+
+    def holds(self) -> Iterator[Hold]:
+        """Each of the policy's parts."""
+        policy = self._policy
+        if not policy:
+            raise RetentionRefused("no policy says what to keep")
+        if policy.keep_age is not None:
+            yield from self._young(policy.keep_age)
+        if policy.keep_size is not None:
+            yield from self._newest_bytes(policy.keep_size)
+        if policy.keep_from is not None:
+            yield from self._from(policy.keep_from)
+        if policy.keep_backups is not None:
+            yield from self._backups(policy.keep_backups)
+        for path in policy.keep_backup:
+            yield self._backup(path)
+
+    def _young(self, seconds: float) -> Iterator[Hold]:
+        young = [held for held in self._found.segments if held.modified > self._now - seconds]
+        if young:
+            oldest = min(young, key=lambda held: held.number)
+            age = max(self._now - oldest.modified, 0)
+            yield Hold(oldest.number, f"it was received {_span(age)} ago, within the age kept")
+
+    def _newest_bytes(self, limit: int) -> Iterator[Hold]:
+        total = 0
+        by_number = sorted(self._found.segments, key=lambda held: held.number, reverse=True)
+        for held in by_number:
+            total += held.on_disk
+            if total > limit:
+                # All of one number go or stay together.
+                yield Hold(held.number + 1, "from here on it is within the size kept")
+                return
+        if by_number:
+            yield Hold(by_number[-1].number, "all of it is within the size kept")
+
+    def _from(self, what: str) -> Iterator[Hold]:
+        if what == "readers":
+            return  # They are never cut off.
+        if what.startswith("slot:"):
+            restart = dict(slot_holds(self._files, self._paths)).get(what.removeprefix("slot:"))
+            if restart is None:
+                raise RetentionRefused(f"--keep-from={what}: no such slot has reserved WAL")
+            number = self._number(restart.lsn)
+        else:
+            number = self._named(what)
+        yield Hold(number, f"it is kept from {what} on")
+
+    def _named(self, what: str) -> int:
+        segment = parse_segment_file(what, self._found.size)
+        if segment is not None and not segment.partial:
+            return self._held(segment.number, what)
+        if what in self._found.backups:
+            return self._held(self._number(self._found.backups[what].lsn), what)
+        if os.path.exists(what):
+            return self._backup(what).number
+        try:
+            lsn = LSN.parse(what)
+        except ValueError:
+            raise RetentionRefused(
+                f"--keep-from={what}: that is no segment's name, LSN, slot:NAME, backup history "
+                "file of the archive, and no path of a backup"
+            ) from None
+        return self._held(self._number(lsn), what)
+
+    def _backups(self, count: int) -> Iterator[Hold]:
+        positions = sorted(
+            {
+                each.lsn: name for name, each in self._found.backups.items() if self._serves(each)
+            }.items(),
+            reverse=True,
+        )
+        if len(positions) < count:
+            oldest = min((held.number for held in self._found.segments), default=0)
+            yield Hold(oldest, f"of {count} backups to keep, {len(positions)} are known")
+        else:
+            lsn, name = positions[count - 1]
+            yield Hold(self._number(lsn), f"backup {name} needs it")
+
+    def _serves(self, start: WALPosition) -> bool:
+        """Whether a backup can be recovered by what the archive has, up to its end."""
+        current = current_timeline(self._found) or 1
+        line = self._found.histories.get(current, TimelineHistory(current, ()))
+        return line.timeline_at(start.lsn) == start.timeline and self._has(self._number(start.lsn))
+
+    def _backup(self, path: str) -> Hold:
+        start = read_backup_start(path)
+        identity = self._found.identity
+        if identity is not None and start.system_identifier not in (
+            None,
+            identity.system_identifier,
+        ):
+            raise RetentionRefused(
+                f"{path} is a backup of system {start.system_identifier}, the archive is of system "
+                f"{identity.system_identifier}"
+            )
+        number = self._held(self._number(start.position.lsn), path)
+        return Hold(number, f"backup {path} needs WAL from {start.position.lsn} on")
+
+    def _number(self, lsn: int) -> int:
+        return self._found.size.number(lsn)
+
+    def _has(self, number: int) -> bool:
+        return any(held.number == number for held in self._found.segments)
+
+    def _held(self, number: int, what: str) -> int:
+        """A wish to keep what is not there is a mistake of somebody's."""
+        newest = max((held.number for held in self._found.segments), default=0)
+        if number > newest + 1:
+            raise RetentionRefused(
+                f"{what} lies behind all that the archive holds: is it another cluster's? Nothing "
+                "was removed"
+            )
+        return number
+
+
+def record_removal(files: FileSystem, paths: ArchivePaths, plan: Plan) -> None:
+    """Note in the archive, durably, what is about to go, so that it is never taken for a hole."""
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

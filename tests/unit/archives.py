@@ -14,8 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from walstream.archive import ArchiveDirectory, ArchiveReader, Equipment
+from walstream.archive.codecs import CODECS
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.watch import PollingWatch
+from walstream.formats.compression import Compression
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize, history_file_name
 from walstream.formats.timelines import TimelineHistory, TimelineSwitch
@@ -23,7 +25,16 @@ from walstream.interfaces import SystemIdentity, WALPosition
 from walstream.testing.disk import ManualLane, ScriptedFiles
 from walstream.testing.wal import SYSTEM_IDENTIFIER, wal_bytes
 
-__all__ = ["IDENTITY", "SIZE", "START", "ArchiveCase", "DirectoryCase", "Producer", "history"]
+__all__ = [
+    "IDENTITY",
+    "SIZE",
+    "START",
+    "ArchiveCase",
+    "DirectoryCase",
+    "Producer",
+    "compressed",
+    "history",
+]
 
 T = TypeVar("T")
 
@@ -38,6 +49,14 @@ def history(timeline: int, *switches: tuple[int, int]) -> TimelineHistory:
     return TimelineHistory(
         timeline, tuple(TimelineSwitch(past, LSN(at), "by a test") for past, at in switches)
     )
+
+
+def compressed(content: bytes, suffix: str = "gz") -> bytes:
+    """What a file of that suffix has in it."""
+    method = next(method for method, codec in CODECS.items() if codec.suffix == suffix)
+    compression = Compression.parse(f"{method.value}:1")
+    assert compression is not None
+    return b"".join(CODECS[method].encode([content], compression, len(content)))
 
 
 @implementer(IPushProducer)
@@ -95,6 +114,14 @@ class DirectoryCase(SynchronousTestCase):
         path = self.path / (self.name(number, timeline) + (".partial" if partial else ""))
         wal = self.wal(SIZE.start(number), valid, timeline, system_identifier)
         path.write_bytes(wal.ljust(SIZE, b"\0"))
+        return path
+
+    def compress_segment(self, number: int, suffix: str = "gz", timeline: int = 1) -> Path:
+        """Put a segment there in compressed form, in place of the plain one if that is there."""
+        self.put_segment(number, timeline).unlink()
+        wal = self.wal(SIZE.start(number), SIZE, timeline)
+        path = self.path / f"{self.name(number, timeline)}.{suffix}"
+        path.write_bytes(compressed(wal, suffix))
         return path
 
     def put_history(self, timeline: int, *switches: tuple[int, int]) -> None:

@@ -453,13 +453,13 @@ class MissingTests(CursorCase):
         self.assertNoResult(self.cursor(0).ready().addErrback(lambda _: None))
 
     def test_vanished_on_the_way(self) -> None:
-        """The next segment was removed, or compressed: its name is told when its turn comes."""
+        """The next segment was removed, or damaged: its name is told when its turn comes."""
         os.rename(self.path / self.name(6), self.path / f"{self.name(6)}.gz")
         cursor = self.cursor()
         self.assertEqual(len(cursor.read(SIZE)), SIZE)
         self.unavailable(cursor.ready(), self.name(6))
         reasons = self.logged_reasons()
-        self.assertIn(f"{self.name(6)}.gz is compressed", reasons)
+        self.assertIn(f"{self.name(6)}.gz is damaged", reasons)
 
     def test_comes_back(self) -> None:
         """Whoever asks again finds it."""

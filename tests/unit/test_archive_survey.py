@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from zlib import crc32
 
-from tests.unit.archives import IDENTITY, SIZE, DirectoryCase, history
+from tests.unit.archives import IDENTITY, SIZE, DirectoryCase, compressed, history
+from walstream.archive.compression import WholenessCheck
 from walstream.archive.end_mark import EndMark, read_end_mark
 from walstream.archive.identity import load_identity, store_identity
 from walstream.archive.paths import foreign_names, rank_segments
@@ -25,8 +26,9 @@ class NameTests(DirectoryCase):
     """`rank_segments` and `foreign_names` know what belongs into an archive."""
 
     def test_rank(self) -> None:
-        """Number before timeline before completeness, newest first; nothing else counts."""
+        """Number, timeline, completeness, form: newest first; nothing else counts."""
         newest_first = [
+            "00000001000000010000000A",
             "00000001000000010000000A.gz",
             "000000030000000100000009.partial",
             "000000020000000100000009",
@@ -165,9 +167,32 @@ class IdentityTests(DirectoryCase):
         self.assertIn(f"{self.name(5)} is not a WAL segment", self.refusal())
 
     def test_only_compressed(self) -> None:
+        """Compressed segments tell whose WAL it is as plain ones do, and have to agree."""
+        for number, suffix in ((5, "gz"), (6, "lz4"), (7, "zst")):
+            self.compress_segment(number, suffix)
+        identity = survey(self.files, self.paths).identity
+        self.assertEqual(identity, SystemIdentity(IDENTITY.system_identifier, SIZE, "18"))
+        self.put_segment(4, system_identifier=42)
+        self.assertIn("holds WAL of two clusters", self.refusal())
+
+    def test_only_damaged(self) -> None:
         """Nothing tells whose WAL it is."""
         (self.path / f"{self.name(5)}.gz").write_bytes(b"x")
-        self.assertIn(f"{self.name(5)}.gz", self.refusal())
+        self.assertIn(f"{self.name(5)}.gz, for one, is too short or damaged", self.refusal())
+
+    def test_something_else_compressed(self) -> None:
+        """A compressed file with a segment's name and something else in it is refused, by name."""
+        (self.path / f"{self.name(5)}.gz").write_bytes(compressed(b"x" * SIZE))
+        self.assertIn(f"{self.name(5)}.gz is not a WAL segment", self.refusal())
+
+    def test_stored_and_newest_compressed_differ(self) -> None:
+        """Somebody has copied another cluster's compressed segment into the archive."""
+        self.store()
+        self.put_segment(5)
+        path = self.put_segment(6, system_identifier=42)
+        path.with_suffix(".lz4").write_bytes(compressed(path.read_bytes(), "lz4"))
+        path.unlink()
+        self.assertIn(f"{self.name(6)}.lz4", self.refusal())
 
     def test_unknown_version(self) -> None:
         """WAL of a PostgreSQL that does not exist yet is not adopted."""
@@ -266,12 +291,67 @@ class PositionTests(DirectoryCase):
         self.assert_ends(position(2, 5), position(1, 5, 777))
 
     def test_compressed(self) -> None:
-        """A compressed segment is finished, whatever its size; a compressed .partial is not."""
+        """A compressed segment is finished; a compressed .partial is not."""
         self.put_segment(5)
-        (self.path / f"{self.name(6)}.zst").write_bytes(b"x")
+        self.compress_segment(6, "zst")
         self.assert_ends(position(1, 7))
+        self.assertEqual(self.look().newest_finished, f"{self.name(6)}.zst")
         (self.path / f"{self.name(8)}.gz.partial").write_bytes(b"x")
         self.assert_ends(position(1, 8), position(1, 7))
+
+    def test_both_forms(self) -> None:
+        """A crash while compressing leaves both: the plain one counts, undecoded."""
+        self.compress_segment(5).write_bytes(b"x")
+        self.put_segment(5)
+        self.assert_ends(position(1, 6))
+        self.assertEqual(self.look().newest_finished, self.name(5))
+
+    def test_damaged(self) -> None:
+        """The newest finished one must decode to its end, and to a segment's size: L3."""
+        good = self.compress_segment(6).read_bytes()
+        self.put_segment(5)
+        path = self.path / f"{self.name(6)}.gz"
+        two = compressed(self.wal(SIZE.start(6), 2 * SIZE))
+        for content in (good + b"x", good[:-1], b"", compressed(b""), two):
+            path.write_bytes(content)
+            self.assert_ends(position(1, 6))
+            self.assertEqual(self.look().newest_finished, self.name(5))
+            self.assertIn(path.name, "".join(self.look().damaged))
+
+    def test_damaged_before_a_partial(self) -> None:
+        """The stream goes on with the damaged one, though a later one was begun, and a mark is."""
+        self.put_segment(4)
+        for number in (5, 6):
+            self.compress_segment(number, "lz4").write_bytes(b"x")
+        self.put_segment(7, partial=True)
+        self.mark(position(1, 7, 8192))
+        self.assert_ends(position(1, 5))
+
+    def test_only_the_newest_is_decoded(self) -> None:
+        """Damage in an older one is noticed when it is read."""
+        self.compress_segment(5).write_bytes(b"x")
+        self.compress_segment(6)
+        self.assert_ends(position(1, 7))
+        self.assertEqual(self.look().damaged, ())
+
+    def test_it_is_decoded_once(self) -> None:
+        """Whoever looks again and again knows an unchanged file, and notices a changed one."""
+        self.put_segment(4)
+        path = self.compress_segment(5)
+        check = WholenessCheck()
+        survey(self.files, self.paths, check)
+        opened: list[str] = []
+        real = self.files.open
+
+        def note(path: str, flags: int) -> int:
+            opened.append(path)
+            return real(path, flags)
+
+        self.files.open = note  # type: ignore[method-assign]
+        self.assertEqual(survey(self.files, self.paths, check).damaged, ())
+        self.assertEqual(opened.count(str(path.absolute())), 1, "not for its header only")
+        path.write_bytes(b"x" * 100)
+        self.assertNotEqual(survey(self.files, self.paths, check).damaged, ())
 
     def test_wrong_size(self) -> None:
         """A complete segment of another size is passed over, and told."""
@@ -355,7 +435,7 @@ class PositionTests(DirectoryCase):
     def test_mark_of_a_compressed_segment(self) -> None:
         """Somebody has compressed the last segment since."""
         self.put_segment(4)
-        (self.path / f"{self.name(5)}.gz").write_bytes(b"x")
+        self.compress_segment(5)
         self.mark(position(1, 6))
         self.assert_ends(position(1, 6))
 

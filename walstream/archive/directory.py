@@ -137,6 +137,8 @@ class ArchiveDirectory(ServedArchive):
         found = possession.survey
         for name in found.skipped:
             self._log.warn("segment file {name} has incorrect size, skipping", name=name)
+        for reason in found.damaged:
+            self._log.error("{reason}: it does not count as finished", reason=reason)
         self._documents.histories |= found.histories
         self._provider.identity = found.identity
         self._sink.open(found.durable, possession.mark)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from contextlib import suppress
 
 __all__ = ["FileSystem"]
@@ -20,6 +21,15 @@ class FileSystem:
     def open(self, path: str, flags: int) -> int:
         """A new file descriptor."""
         return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+    def open_unnamed(self) -> int:
+        """A new file without a name, in the system's directory for temporary files (TMPDIR).
+
+        It is gone when the last who has it open or mapped lets go of it.
+        """
+        fd, path = tempfile.mkstemp(prefix="walstream-")
+        os.unlink(path)
+        return fd
 
     def close(self, fd: int) -> None:
         """Close a file descriptor."""
@@ -43,6 +53,11 @@ class FileSystem:
             return os.stat(path).st_size
         except FileNotFoundError:
             return None
+
+    def fingerprint(self, path: str) -> tuple[int, int, int]:
+        """What changes when a file is replaced or written to: inode, size, time in ns."""
+        status = os.stat(path)
+        return status.st_ino, status.st_size, status.st_mtime_ns
 
     def set_size(self, fd: int, size: int) -> None:
         """Give a file its size, with disk space for all of it; what it holds up to there stays."""

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from walstream.archive.compression import WholenessCheck
 from walstream.archive.documents import Documents
 from walstream.archive.end_mark import read_end_mark
 from walstream.archive.filesystem import FileSystem
@@ -51,6 +52,7 @@ class Follower:
         self._lane = lane
         self._is_looking = self._look_again = False
         self._skipped: set[str] = set()
+        self._check = WholenessCheck()
 
     def changed(self, changed: Collection[str]) -> None:
         """Files may have changed: those, or if there are none, any."""
@@ -73,13 +75,16 @@ class Follower:
 
         :raises ArchiveError: if it cannot be one archive.
         """
-        self.found(await self._lane.run(partial(survey, self._files, self._paths)))
+        job = partial(survey, self._files, self._paths, self._check)
+        self.found(await self._lane.run(job))
 
     def found(self, survey: Survey) -> None:
         """Tell what a survey found."""
         for name in sorted({*survey.skipped} - self._skipped):
             self._log.warn("segment file {name} has incorrect size, skipping", name=name)
-        self._skipped.update(survey.skipped)
+        for reason in sorted({*survey.damaged} - self._skipped):
+            self._log.error("{reason}: it does not count as finished", reason=reason)
+        self._skipped.update(survey.skipped, survey.damaged)
         self._documents.histories |= survey.histories
         if survey.identity is None:
             return
@@ -112,7 +117,10 @@ class Follower:
             # Perhaps a new file, in place of one whose disk has failed.
             self._provider.was_replaced(segment.timeline, segment.number)
             return True
-        return self._advance(WALPosition(segment.timeline, size.start(segment.number + 1)), size)
+        end = WALPosition(segment.timeline, size.start(segment.number + 1))
+        if segment.compression is not None and self._is_news(end):
+            return False  # it has to be decoded, to see whether it is whole
+        return self._advance(end, size)
 
     def _mark_changed(self, size: SegmentSize) -> bool:
         mark = read_end_mark(self._files, self._paths)
@@ -120,13 +128,17 @@ class Follower:
 
     def _advance(self, end: WALPosition, size: SegmentSize) -> bool:
         now = self._provider.end()
-        if end.lsn <= now.lsn and end.timeline <= now.timeline:
+        if not self._is_news(end):
             return True
         if end.timeline != now.timeline:
             return False
         if is_held(self._files, self._paths, size, end):
             self._provider.extend(end)
         return True
+
+    def _is_news(self, end: WALPosition) -> bool:
+        now = self._provider.end()
+        return end.lsn > now.lsn or end.timeline > now.timeline
 
     # Surveys, one at a time.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from walstream.archive.compression import read_head
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.paths import ArchivePaths
 from walstream.errors import ArchiveError, FormatError
@@ -89,8 +90,8 @@ def adopt_segments(
     if newest is None:
         if any(not name.endswith(".partial") for name in ranked):
             raise ArchiveError(
-                f"archive {paths.root} holds no segment that tells whose WAL this is, such as "
-                f"{ranked[0]}: decompress the newest segment"
+                f"archive {paths.root} holds no segment that tells whose WAL this is: "
+                f"{ranked[0]}, for one, is too short or damaged; move such files away"
             )
         return None
     return _identity(paths, *newest)
@@ -137,11 +138,14 @@ def check_newest(
 
 
 def _read_header(files: FileSystem, paths: ArchivePaths, name: str) -> SegmentHeader | None:
-    """The header of a segment file; None where none can be: compressed, too short, or not begun."""
+    """The header of a segment file; None where none can be: damaged, too short, or not begun."""
     is_partial = name.endswith(".partial")
-    if not name.removesuffix(".partial").isalnum():
+    if is_partial and "." in name.removesuffix(".partial"):
+        return None  # nobody goes on with what pg_receivewal left compressed and unfinished
+    try:
+        content = read_head(files, paths.of(name), LONG_HEADER_SIZE)
+    except FormatError:
         return None
-    content = files.read(paths.of(name), LONG_HEADER_SIZE)
     if len(content) < LONG_HEADER_SIZE:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Makes an image of a segment file: finds the file, maps it, reads it ahead, checks its header.
+"""Makes an image of a segment file: finds it, decodes it, maps it, reads it ahead, checks it.
 
 Everything here waits for the disk, so it belongs into a lane.
 """
@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from mmap import MAP_SHARED, PROT_READ, mmap
 
+from walstream.archive.codecs import codec_of
+from walstream.archive.compression import decode_unnamed
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.images import Image
 from walstream.archive.native import populate
-from walstream.archive.paths import COMPRESSIONS, ArchivePaths
-from walstream.errors import FormatError, WALUnavailable
+from walstream.archive.paths import ArchivePaths
+from walstream.errors import ArchiveError, FormatError, WALUnavailable
 from walstream.formats.lsn import LSN
 from walstream.formats.pages import LONG_HEADER_SIZE, SegmentHeader
 from walstream.interfaces import SystemIdentity
@@ -42,28 +44,41 @@ class SegmentRequest:
 
 
 def load_image(files: FileSystem, paths: ArchivePaths, request: SegmentRequest) -> Image:
-    """Map the first of the candidates that exists.
+    """Map the first of the candidates that exists and is whole.
 
-    :raises WALUnavailable: if there is none, or if it cannot be served; that is its cause then.
+    A compressed one is decoded first, into a file that has no name: its pages are the kernel's to
+    write out when memory is short, as those of a segment are.
+
+    :raises WALUnavailable: if there is none; if one cannot be served, that is its cause.
     """
+    trouble: Exception | None = None
+    for candidate in request.candidates:
+        try:
+            image = _load(files, paths.of(candidate), request)
+            if image is not None:
+                return image
+        except (OSError, FormatError, ArchiveError) as error:
+            trouble = trouble or error
+    raise WALUnavailable(request.segment) from trouble
+
+
+def _load(files: FileSystem, path: str, request: SegmentRequest) -> Image | None:
+    fds = []
     try:
-        for candidate in request.candidates:
-            try:
-                fd = files.open(paths.of(candidate), os.O_RDONLY)
-            except FileNotFoundError:
-                continue
-            try:
-                return _map(files, fd, candidate, request)
-            finally:
-                files.close(fd)
-        _look_for_compressed(files, paths, request)
-    except (OSError, FormatError) as error:
-        raise WALUnavailable(request.segment) from error
-    raise WALUnavailable(request.segment)
+        fds.append(files.open(path, os.O_RDONLY))
+    except FileNotFoundError:
+        return None
+    try:
+        if codec_of(path) is not None:
+            fds.append(decode_unnamed(files, fds[0], path, request.identity.segment_size))
+        return _map(files, fds[-1], path, request)
+    finally:
+        for fd in fds:
+            files.close(fd)
 
 
-def _map(files: FileSystem, fd: int, name: str, request: SegmentRequest) -> Image:
-    size = request.identity.segment_size
+def _map(files: FileSystem, fd: int, path: str, request: SegmentRequest) -> Image:
+    name, size = os.path.basename(path), request.identity.segment_size
     found = files.size_of(fd)
     if found != size:
         raise FormatError(f"{name} has {found} bytes and not {size}")
@@ -85,10 +100,3 @@ def _check_header(header: SegmentHeader, name: str, request: SegmentRequest) -> 
             f"{name} holds the WAL of system {header.system_identifier} from {header.address} on, "
             f"in segments of {header.segment_size} bytes"
         )
-
-
-def _look_for_compressed(files: FileSystem, paths: ArchivePaths, request: SegmentRequest) -> None:
-    for suffix in COMPRESSIONS:
-        name = f"{request.candidates[0]}.{suffix}"
-        if files.find_size(paths.of(name)) is not None:
-            raise FormatError(f"{name} is compressed: decompress it to have it served")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from os.path import join
 
-__all__ = ["COMPRESSIONS", "ArchivePaths", "foreign_names", "rank_segments"]
+__all__ = ["COMPRESSIONS", "ArchivePaths", "foreign_names", "forms_of", "rank_segments"]
 
 #: What the names of compressed segments end in.
 COMPRESSIONS = ("gz", "lz4", "zst")
@@ -36,6 +36,7 @@ class ArchivePaths:
     :ivar slots: the directory of the replication slots.
     :ivar readers: the directory in which processes say what they still read.
     :ivar retention: locked by whoever removes WAL, and shared by who begins to read.
+    :ivar compressing: the directory of compressed segments, until they are verified.
     """
 
     def __init__(self, root: str) -> None:
@@ -51,6 +52,7 @@ class ArchivePaths:
         self.slots = join(self.own, "slots")
         self.readers = join(self.own, "readers")
         self.retention = join(self.own, "retention")
+        self.compressing = join(self.own, "compressing")
 
     def of(self, name: str) -> str:
         """The path of a file that other programs know."""
@@ -65,13 +67,23 @@ def rank_segments(names: Iterable[str]) -> list[str]:
     """The names of segment files, newest first, by pg_receivewal's rule.
 
     The highest number is the newest; of the same, the higher timeline; of the same, the complete
-    one. Equally long hex digits sort as the numbers do, so the segment size need not be known.
+    one, and as it is before compressed. Equally long hex digits sort as the numbers do, so the
+    segment size need not be known.
     """
     return sorted(filter(_SEGMENT.fullmatch, names), key=_rank, reverse=True)
 
 
-def _rank(name: str) -> tuple[str, str, bool]:
-    return name[8:24], name[:8], not name.endswith(".partial")
+def _rank(name: str) -> tuple[str, str, bool, bool]:
+    return name[8:24], name[:8], not name.endswith(".partial"), len(name) == 24
+
+
+def forms_of(name: str) -> list[str]:
+    """The files that may hold the finished segment *name*, in the order in which to look.
+
+    Whoever compresses or decompresses it makes the new file before removing the old one. Between
+    two looks a segment may so have become plain again.
+    """
+    return [name, *(f"{name}.{suffix}" for suffix in COMPRESSIONS), name]
 
 
 def foreign_names(names: Iterable[str]) -> list[str]:

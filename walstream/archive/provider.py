@@ -11,7 +11,7 @@ from walstream.archive.filesystem import FileSystem
 from walstream.archive.images import Image, Images
 from walstream.archive.lane import Lane
 from walstream.archive.mapping import SegmentRequest, load_image
-from walstream.archive.paths import ArchivePaths
+from walstream.archive.paths import ArchivePaths, forms_of
 from walstream.archive.tail import Tail
 from walstream.errors import WALUnavailable
 from walstream.formats.backup_history import backup_history_name
@@ -112,19 +112,21 @@ class ArchiveProvider:
     def _candidates(self, timeline: int, number: int) -> list[str]:
         """The files that may hold what is available of a segment, best first.
 
-        The segment in which a historic timeline ends may never have been finished on it. As
-        PostgreSQL does, it is read from a timeline's that follows: it has the same bytes up to
-        the switch point. A .partial is good only where the archive ends.
+        Each may be compressed, and become so between two looks. The segment in which a historic
+        timeline ends may never have been finished on it. As PostgreSQL does, it is read from a
+        timeline's that follows: it has the same bytes up to the switch point. A .partial is good
+        only where the archive ends.
         """
         size, history = self._size(), self._tail.history
-        names = [size.name(timeline, number)]
+        names = forms_of(size.name(timeline, number))
         while timeline != history.timeline:
             switch_point = history.switch_point(timeline)
             if switch_point is None or size.number(switch_point) != number:
                 return names
             timeline = history.successor(timeline)
-            names.append(size.name(timeline, number))
+            names += forms_of(size.name(timeline, number))
         if size.number(self._tail.end.lsn) == number:
             # It may get its final name at any moment, between two looks too.
-            names += [f"{names[-1]}.partial", names[-1]]
+            name = names[-1]
+            names += [f"{name}.partial", *forms_of(name)]
         return names

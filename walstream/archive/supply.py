@@ -9,14 +9,17 @@ is received again into another file, which takes its place once it holds as much
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from walstream.archive.compression import decode_unnamed
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.lane import Lane
-from walstream.archive.paths import ArchivePaths
+from walstream.archive.paths import ArchivePaths, forms_of
 from walstream.archive.segment import OpenSegment
+from walstream.errors import FormatError
 from walstream.formats.segments import SegmentSize
 
 __all__ = ["SegmentSupply"]
@@ -51,6 +54,9 @@ class SegmentSupply:
     def take(self, timeline: int, number: int) -> OpenSegment:
         """The file of the next segment; a spare one, if there is none of it yet.
 
+        It is not looked for in compressed form: to decode it takes too long here. Nothing finished
+        follows where a stream goes on, unless another program has put it there.
+
         :raises OSError: if there is no place for it.
         """
         start = self._size.start(number)
@@ -74,12 +80,33 @@ class SegmentSupply:
 
     def _first(self, timeline: int, start: int, held: int) -> OpenSegment | None:
         if self.suspect != timeline:
-            return self._open(timeline, start, held)
+            return self._open_compressed(timeline, start) or self._open(timeline, start, held)
         self._discard_suspects(self._name(timeline, start), keep_first=held > start)
         if held > start:
             return self._open_replacement(timeline, start, held)
         self.suspect = None
-        return self._open(timeline, start, held)
+        return self._open_compressed(timeline, start) or self._open(timeline, start, held)
+
+    def _open_compressed(self, timeline: int, start: int) -> OpenSegment | None:
+        """The segment, decoded, if it is finished and compressed: what comes is compared with it.
+
+        A damaged one is as good as none, so that it is received again.
+        """
+        plain, *compressed = map(self._paths.of, forms_of(self._name(timeline, start))[:-1])
+        if self._files.find_size(plain) is not None:
+            return None
+        for path in compressed:
+            with suppress(FileNotFoundError, FormatError):
+                fd = self._files.open(path, os.O_RDONLY)
+                try:
+                    decoded = decode_unnamed(self._files, fd, path, self._size)
+                finally:
+                    self._files.close(fd)
+                segment = self._segment(timeline, start, decoded)
+                segment.is_finished()
+                segment.path = path
+                return segment
+        return None
 
     def _discard_suspects(self, first: str, keep_first: bool) -> None:
         """Remove the .partial files from *first* on: nothing in them was reported as durable."""

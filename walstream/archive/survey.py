@@ -6,8 +6,9 @@ Everything here reads the directory, so it belongs into a lane.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from walstream.archive.compression import WholenessCheck
 from walstream.archive.end_mark import read_end_mark
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.identity import adopt_segments, check_newest, load_identity
@@ -37,8 +38,9 @@ class Survey:
     :ivar end: up to where WAL may be served; may be on an older timeline than *durable*.
     :ivar history: the history of the timeline of *end*.
     :ivar histories: the timelines whose history files are held.
-    :ivar newest_finished: the name of the newest finished segment.
+    :ivar newest_finished: the name of the newest finished segment's file.
     :ivar skipped: segment files that have a wrong size, or a name that is none at this size.
+    :ivar damaged: what is wrong with compressed segments that would be the newest finished ones.
     """
 
     identity: SystemIdentity | None = None
@@ -49,11 +51,13 @@ class Survey:
     histories: frozenset[int] = frozenset()
     newest_finished: str | None = None
     skipped: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
 
 
-def survey(files: FileSystem, paths: ArchivePaths) -> Survey:
+def survey(files: FileSystem, paths: ArchivePaths, check: WholenessCheck | None = None) -> Survey:
     """Look at an archive directory. Changes nothing.
 
+    :param check: that of the survey before, which knows the newest segment already, perhaps.
     :raises ArchiveError: if it cannot be one archive.
     :raises OSError: if it cannot be read.
     """
@@ -73,15 +77,12 @@ def survey(files: FileSystem, paths: ArchivePaths) -> Survey:
         check_newest(files, paths, ranked, identity)
     if identity is None:
         return Survey(histories=histories)
-    look = _Look(files, paths, identity.segment_size, ranked)
-    durable, end, finished = look.ends(read_end_mark(files, paths))
+    look = _Look(files, paths, identity.segment_size, ranked, check or WholenessCheck())
+    durable, end = look.ends(read_end_mark(files, paths))
     history = None
     if end is not None:
         history = read_history(files, paths, end.timeline)
         end = look.clamp(end, durable)
-    newest_finished = None
-    if finished is not None:
-        newest_finished = look.size.name(finished.timeline, finished.number)
     return Survey(
         identity=identity,
         is_adopted=is_adopted,
@@ -89,8 +90,9 @@ def survey(files: FileSystem, paths: ArchivePaths) -> Survey:
         end=end,
         history=history,
         histories=histories,
-        newest_finished=newest_finished,
+        newest_finished=look.newest_finished,
         skipped=tuple(look.skipped),
+        damaged=tuple(look.damaged.values()),
     )
 
 
@@ -125,26 +127,35 @@ class _Look:
     """One look at the segment files of an archive whose segment size is known."""
 
     def __init__(
-        self, files: FileSystem, paths: ArchivePaths, size: SegmentSize, ranked: Sequence[str]
+        self,
+        files: FileSystem,
+        paths: ArchivePaths,
+        size: SegmentSize,
+        ranked: Sequence[str],
+        check: WholenessCheck,
     ) -> None:
+        self.size = size
+        self.skipped: dict[str, None] = {}
+        self.damaged: dict[str, str] = {}
+        self.newest_finished: str | None = None
         self._files = files
         self._paths = paths
-        self.size = size
         self._ranked = ranked
-        self.skipped: dict[str, None] = {}
+        self._check = check
 
-    def ends(
-        self, mark: WALPosition | None
-    ) -> tuple[WALPosition | None, WALPosition | None, SegmentFile | None]:
-        """The durable end where a stream goes on, the end to serve, the newest finished segment."""
+    def ends(self, mark: WALPosition | None) -> tuple[WALPosition | None, WALPosition | None]:
+        """The durable end where a stream goes on, and the end to serve."""
         newest = next(self._segments(), None)
         if newest is None:
-            return None, None, None
-        if mark is not None and not is_held(self._files, self._paths, self.size, mark):
-            mark = None
+            return None, None
         finished = next((segment for segment in self._segments() if not segment.partial), None)
+        # A mark tells how far the archive was durable, which is less now if a segment is damaged.
+        if mark is not None and (
+            self.damaged or not is_held(self._files, self._paths, self.size, mark)
+        ):
+            mark = None
         durable = self._durable(newest, mark)
-        return durable, self._served(finished, mark) or durable, finished
+        return durable, self._served(finished, mark) or durable
 
     def clamp(self, end: WALPosition, durable: WALPosition | None) -> WALPosition:
         """Take back what *end* has beyond the point where the stream's timeline left its own.
@@ -166,7 +177,23 @@ class _Look:
             if segment is None or not self._has_right_size(name, segment):
                 self.skipped[name] = None
             elif segment.number:
-                yield segment
+                yield self._judged(name, segment)
+
+    def _judged(self, name: str, segment: SegmentFile) -> SegmentFile:
+        """A segment that is finished by its name; if the file is damaged, it is not.
+
+        The newest one says where the stream goes on, so it must be whole: of a compressed file
+        that is not known before it was decoded. Damage in older ones is noticed when they are read.
+        """
+        if self.newest_finished is None and not segment.partial:
+            damage = None
+            if segment.compression is not None:
+                damage = self._check.damage(self._files, self._paths.of(name), self.size)
+            if damage is None:
+                self.newest_finished = name
+            else:
+                self.damaged[name] = damage
+        return replace(segment, partial=True) if name in self.damaged else segment
 
     def _has_right_size(self, name: str, segment: SegmentFile) -> bool:
         # A .partial of another size is put right before it is continued.

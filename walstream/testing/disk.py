@@ -81,6 +81,7 @@ class ScriptedFiles(FileSystem):
         self.calls: list[str] = []
         self.write_at_most: int | None = None
         self._directory = os.path.abspath(directory)
+        self._unnamed = os.path.join(self._directory, "(unnamed)")
         self._faults: dict[str, int] = {}
         self._names: dict[int, str] = {}
 
@@ -97,6 +98,12 @@ class ScriptedFiles(FileSystem):
             self._call("create", path)
         fd = super().open(path, flags)
         self._names[fd] = path
+        return fd
+
+    def open_unnamed(self) -> int:
+        self._call("create", self._unnamed)
+        fd = super().open_unnamed()
+        self._names[fd] = self._unnamed
         return fd
 
     def close(self, fd: int) -> None:

@@ -8,10 +8,14 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
+from typing import TypeAlias
 
 from walstream.archive.native import start_writeback
 
-__all__ = ["FileSystem"]
+__all__ = ["FileIdentity", "FileSystem"]
+
+#: Which file a name or a descriptor stands for: its device and its number there.
+FileIdentity: TypeAlias = tuple[int, int]
 
 _ZEROS = bytes(1 << 20)
 
@@ -45,6 +49,19 @@ class FileSystem:
             return os.stat(path).st_size
         except FileNotFoundError:
             return None
+
+    def identity_of(self, fd: int) -> FileIdentity:
+        """Which file an open one is."""
+        status = os.fstat(fd)
+        return status.st_dev, status.st_ino
+
+    def find_identity(self, path: str) -> FileIdentity | None:
+        """Which file has a name, None if there is none."""
+        try:
+            status = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return status.st_dev, status.st_ino
 
     def set_size(self, fd: int, size: int) -> None:
         """Give a file its size, with disk space for all of it; what it holds up to there stays."""

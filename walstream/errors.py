@@ -17,6 +17,7 @@ The tree, by whose fault it is and what follows:
     ``WALUnavailable``       a provider does not hold the WAL that was asked for
     ``EndOfTimeline``        not a fault: a historic timeline ends here, and which comes next
     ``SinkFailed``           a sink could not make WAL durable
+        ``ArchiveLost``          the archive is not where it was, or holds less than it did
     ``ArchiveError``         an archive directory cannot be used as it is
     ``RetentionRefused``     nothing was removed from an archive, since it is not sure what may be
 
@@ -27,6 +28,7 @@ from __future__ import annotations
 
 __all__ = [
     "ArchiveError",
+    "ArchiveLost",
     "CommandError",
     "DamagedWAL",
     "Disconnected",
@@ -189,6 +191,13 @@ class EndOfTimeline(WalstreamError):
 
 class SinkFailed(WalstreamError):
     """A sink could not take WAL or make it durable; what it had reported as durable stays so."""
+
+
+class ArchiveLost(SinkFailed):
+    """An archive that was being written is not where it was, or holds less than it did.
+
+    It was removed or unmounted, or another directory is in its place. Nothing is written there.
+    """
 
 
 class ArchiveError(WalstreamError):

@@ -172,9 +172,10 @@ class ArchiveCase(DirectoryCase):
 
     def abandon(self, archive: ArchiveDirectory) -> None:
         """Leave an archive as a process does that is killed: nothing is written or closed."""
-        assert archive._lock is not None
-        archive._lock.release()
-        archive._lock = None
+        hold = archive._sink._hold
+        assert hold.possession is not None
+        hold.possession.lock.release()
+        hold.possession = None
 
     def open_reader(self) -> ArchiveReader:
         """A reader of the same directory, which looks when the clock moves."""

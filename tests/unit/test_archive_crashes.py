@@ -152,8 +152,9 @@ class _Run:
 
     def kill(self, _: int) -> None:
         """The process is gone, and what it had not given to the kernel; the rest is there."""
-        assert self.archive._lock is not None
-        self.archive._lock.release()
+        possession = self.archive._sink._hold.possession
+        assert possession is not None
+        possession.lock.release()
         self.files.heal()
         self.archive = self.open()
 

@@ -112,14 +112,20 @@ class OpeningTests(ArchiveCase):
         self.assertEqual(self.own_names(), ["lock"])
 
     def test_what_is_found_is_made_durable(self) -> None:
-        """Whoever wrote it may have been killed before; it is counted as durable from now on."""
+        """Whoever put it there may not have done so; it is counted as durable from now on."""
         self.put_segment(4)
         self.put_segment(5)
-        self.open()
+        archive = self.open()
         synced = [call for call in self.files.calls if call.startswith("fsync")]
+        self.assertIn(f"fsync {self.name(4)}", synced)
         self.assertIn(f"fsync {self.name(5)}", synced)
         self.assertEqual(synced[-1], "fsync .")
-        self.assertNotIn(f"fsync {self.name(4)}", synced)
+        self.begin(archive, SIZE.start(6))
+        self.write(archive, SIZE)
+        self.successResultOf(archive.storage.close())
+        self.files.calls.clear()
+        self.open()  # our own mark says that all of it is
+        self.assertEqual([call for call in self.files.calls if "fsync" in call], ["fsync ."])
 
     def test_disk_errors(self) -> None:
         """Are told, and leave nothing open."""
@@ -206,6 +212,38 @@ class RestartTests(ArchiveCase):
         (self.path / ".walstream" / "end").write_bytes(mark)
         self.abandon(archive)
         self.assert_durable(self.open(), START + SIZE)
+
+    def test_killed_after_a_name_could_not_be_synced(self) -> None:
+        """The name is given again, to a file with the same bytes: a sync alone may do nothing."""
+        archive = self.open()
+        self.begin(archive)
+        self.write(archive, 10)
+        self.flush(archive)
+        self.write(archive, SIZE - 11)
+        self.files.fail("fsync .", errno.EIO)
+        self.write(archive, 1)
+        self.abandon(archive)
+        before = os.stat(self.path / self.name(5)).st_ino
+        self.files.heal()
+        self.files.calls.clear()
+        self.assert_durable(self.open(), START + SIZE)
+        self.assertNotEqual(os.stat(self.path / self.name(5)).st_ino, before)
+        self.assert_finished([5])
+        calls = [f"fsync {self.name(5)}", "fsync .walstream/fresh", "rename .walstream/fresh"]
+        made = [call for call in self.files.calls if call.split()[0] not in ("create", "unlink")]
+        self.assertEqual(made, [*calls, "fsync ."])
+
+    def test_no_room_to_give_the_name_again(self) -> None:
+        """Then it is only synced: a full disk is no reason not to start."""
+        self.put_segment(5)
+        archive = self.open()
+        self.begin(archive, SIZE.start(6))
+        self.write(archive, 10)
+        self.successResultOf(archive.storage.close())
+        self.put_segment(6)
+        self.files.fail("write .walstream/fresh", errno.ENOSPC)
+        self.assert_durable(self.open(), SIZE.start(7))
+        self.assertNotIn("fresh", self.own_names())
 
     def test_killed_before_the_new_timeline_was_announced(self) -> None:
         """Followers see the old one to its end, until the new one has come again."""

@@ -401,17 +401,18 @@ class FailureTests(ArchiveCase):
 
     def test_rename_and_directory_count_too(self) -> None:
         """A segment whose name or directory entry is not durable is not."""
-        for call in (f"rename {FIRST}.partial", "fsync ."):
+        for number, call in enumerate((f"rename {FIRST}.partial", "fsync ."), 5):
             self.files.fail(call, errno.EIO)
             self.write(self.archive, SIZE)
             self.failure(self.archive.finish(), SinkFailed)
             self.assert_durable(self.archive, START)
             self.files.heal()
-            self.begin(self.archive)
+            # The second time it has its name, and was made durable when it was found.
+            self.begin(self.archive, SIZE.start(number))
         self.write(self.archive, SIZE)
         self.finish(self.archive)
-        self.assert_finished([5])
-        self.assert_durable(self.archive, START + SIZE)
+        self.assert_finished([5, 6])
+        self.assert_durable(self.archive, START + 2 * SIZE)
 
     def test_failed_end_mark(self) -> None:
         """A file system that does not even take the mark is not trusted."""

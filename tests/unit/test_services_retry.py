@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from walstream import errors
 from walstream.errors import (
     ArchiveError,
+    ArchiveLost,
     Disconnected,
     Discontinuity,
     FormatError,
@@ -39,6 +40,7 @@ class VerdictTests(SynchronousTestCase):
             (ProtocolViolation("x"), Verdict.RETRY),
             (Discontinuity(1, 2), Verdict.RETRY),
             (SinkFailed("x"), Verdict.RETRY),
+            (ArchiveLost("x"), Verdict.RETRY),
             (WalstreamError("x"), Verdict.RETRY),
             (RuntimeError("x"), Verdict.RETRY),
         ):

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorFromThreads
-from twisted.logger import Logger
 from zope.interface import implementer
 
-from walstream.archive.lock import ArchiveLock
-from walstream.archive.possession import take_possession
 from walstream.archive.serving import Equipment, ServedArchive, uncancelled
 from walstream.archive.sink import ArchiveSink
 from walstream.formats.lsn import LSN
@@ -34,8 +30,6 @@ class ArchiveDirectory(ServedArchive):
     Its directory is locked for as long as it is open.
     """
 
-    _log = Logger()
-
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -44,7 +38,6 @@ class ArchiveDirectory(ServedArchive):
         equipment: Equipment | None = None,
     ) -> None:
         super().__init__(path, equipment or Equipment.of(reactor))
-        self._lock: ArchiveLock | None = None
         self._sink = ArchiveSink(
             self._equipment.files,
             self._paths,
@@ -131,24 +124,7 @@ class ArchiveDirectory(ServedArchive):
     # Storage
 
     async def _start(self) -> None:
-        job = partial(take_possession, self._equipment.files, self._paths)
-        possession = await self._equipment.writing.run(job)
-        self._lock = possession.lock
-        found = possession.survey
-        for name in found.skipped:
-            self._log.warn("segment file {name} has incorrect size, skipping", name=name)
-        for reason in found.damaged:
-            self._log.error("{reason}: it does not count as finished", reason=reason)
-        self._documents.histories |= found.histories
-        self._provider.identity = found.identity
-        self._sink.open(found.durable, possession.mark)
-        if found.end is not None:
-            self._provider.extend(found.end, found.history)
+        await self._sink.open()
 
     async def _stop(self) -> None:
-        try:
-            await self._sink.close()
-        finally:
-            if self._lock is not None:
-                self._lock.release()
-                self._lock = None
+        await self._sink.close()

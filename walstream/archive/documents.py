@@ -29,12 +29,14 @@ class Documents:
     """Reads the small files in one lane, and stores them in another.
 
     :ivar histories: the timelines whose history files are held.
+    :ivar assure: called before one is stored; proves that the archive is ours, or raises.
     """
 
     def __init__(
         self, files: FileSystem, paths: ArchivePaths, reading: Lane, writing: Lane
     ) -> None:
         self.histories: set[int] = set()
+        self.assure: Callable[[], None] = _nothing
         self._files = files
         self._paths = paths
         self._reading = reading
@@ -94,9 +96,14 @@ class Documents:
         path = self._paths.of(name)
 
         def store() -> bool:
+            self.assure()
+            kept = content
             if self._files.find_size(path) is not None:
-                return agrees(self._files.read(path))
-            self._files.store(self._paths.incoming, path, content)
+                kept = self._files.read(path)
+                if not agrees(kept):
+                    return False
+            # One that is there may not be durable: it got its name, and then a sync failed.
+            self._files.store(self._paths.incoming, path, kept)
             return True
 
         try:
@@ -108,6 +115,10 @@ class Documents:
                 f"{path} tells something else than the server's {name} does: they are not of the "
                 "same cluster, or two servers were promoted to the same timeline"
             )
+
+
+def _nothing() -> None:
+    pass
 
 
 def _descent(history: TimelineHistory) -> list[tuple[int, int]]:

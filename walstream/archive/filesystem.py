@@ -9,8 +9,12 @@ import errno
 import os
 import tempfile
 from contextlib import suppress
+from typing import TypeAlias
 
-__all__ = ["FileSystem"]
+__all__ = ["FileIdentity", "FileSystem"]
+
+#: Which file a name or a descriptor stands for: its device and its number there.
+FileIdentity: TypeAlias = tuple[int, int]
 
 _ZEROS = bytes(1 << 20)
 
@@ -58,6 +62,19 @@ class FileSystem:
         """What changes when a file is replaced or written to: inode, size, time in ns."""
         status = os.stat(path)
         return status.st_ino, status.st_size, status.st_mtime_ns
+
+    def identity_of(self, fd: int) -> FileIdentity:
+        """Which file an open one is."""
+        status = os.fstat(fd)
+        return status.st_dev, status.st_ino
+
+    def find_identity(self, path: str) -> FileIdentity | None:
+        """Which file has a name, None if there is none."""
+        try:
+            status = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return status.st_dev, status.st_ino
 
     def set_size(self, fd: int, size: int) -> None:
         """Give a file its size, with disk space for all of it; what it holds up to there stays."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from typing import Self
 
+from walstream.archive.filesystem import FileIdentity
 from walstream.archive.paths import ArchivePaths
 from walstream.errors import ArchiveError
 
@@ -17,10 +19,15 @@ class ArchiveLock:
 
     It is the kernel's, so it ends with the process, however that ends. The file stays: to remove
     it would be to take it away from under a process that waits at its door.
+
+    :ivar identity: which file is locked. For as long as the path leads to it, the directory is the
+        one that was locked, and nobody else can have locked it.
     """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        status = os.fstat(fd)
+        self.identity: FileIdentity = (status.st_dev, status.st_ino)
 
     @classmethod
     def acquire(cls, paths: ArchivePaths) -> Self:
@@ -31,8 +38,9 @@ class ArchiveLock:
         fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            with suppress(OSError):  # a full disk: it is ours even so
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         except BlockingIOError:
             holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(fd)

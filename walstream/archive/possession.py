@@ -1,22 +1,32 @@
 """Taking possession of an archive directory, before anything is written into it.
 
+The first time, whatever archive is there is taken, and an empty directory becomes one. Later, after
+a failure, only the one that was there before is: what is mounted or unmounted meanwhile, moved
+away, or put in its place, shall not get WAL that continues another.
+
 Everything here waits for the disk, so it belongs into a lane.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from walstream.archive.end_mark import EndMark
+from walstream.archive.end_mark import EndMark, read_end_mark
 from walstream.archive.filesystem import FileSystem
-from walstream.archive.identity import store_identity
+from walstream.archive.identity import is_same_system, store_identity
 from walstream.archive.lock import ArchiveLock
-from walstream.archive.paths import ArchivePaths, foreign_names
+from walstream.archive.paths import ArchivePaths, foreign_names, rank_segments
 from walstream.archive.survey import Survey, survey
-from walstream.errors import ArchiveError
+from walstream.errors import ArchiveError, ArchiveLost
+from walstream.formats.segments import SegmentSize, parse_segment_file
+from walstream.interfaces import SystemIdentity, WALPosition
 
-__all__ = ["Possession", "take_possession"]
+__all__ = ["Expected", "Possession", "retake_possession", "take_possession"]
+
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +36,25 @@ class Possession:
     lock: ArchiveLock
     survey: Survey
     mark: EndMark
+
+    def release(self) -> None:
+        """Let go of it."""
+        try:
+            self.mark.close()
+        finally:
+            self.lock.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What an archive held when it was let go.
+
+    :ivar identity: whose WAL; None if it was nobody's yet.
+    :ivar end: up to where it was durable, by what it told others; None if nothing was.
+    """
+
+    identity: SystemIdentity | None
+    end: WALPosition | None
 
 
 def take_possession(files: FileSystem, paths: ArchivePaths) -> Possession:
@@ -38,6 +67,37 @@ def take_possession(files: FileSystem, paths: ArchivePaths) -> Possession:
     """
     _make_root(files, paths)
     _refuse_foreign(files, paths)
+    return _take(files, paths)
+
+
+def retake_possession(files: FileSystem, paths: ArchivePaths, expected: Expected) -> Possession:
+    """As `take_possession`, of the archive that was let go, and of no other.
+
+    Until it is recognized, nothing is written.
+
+    :raises ArchiveLost: if it is not there, is another one, holds less than *expected*, or
+        belongs to another process now.
+    :raises OSError: if the directory cannot be used.
+    """
+    try:
+        _recognize(files, paths, expected, survey(files, paths))
+        possession = _take(files, paths)
+        try:
+            # Somebody may have had it between the first look and the lock.
+            _recognize(files, paths, expected, possession.survey)
+        except BaseException:
+            possession.release()
+            raise
+        return possession
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if files.find_identity(paths.root) is not None:
+            raise
+        raise _lost(paths, expected, "found no such directory") from error
+    except ArchiveError as error:
+        raise ArchiveLost(str(error)) from error
+
+
+def _take(files: FileSystem, paths: ArchivePaths) -> Possession:
     files.make_directory(paths.own)
     lock = ArchiveLock.acquire(paths)
     try:
@@ -51,6 +111,51 @@ def take_possession(files: FileSystem, paths: ArchivePaths) -> Possession:
     except BaseException:
         lock.release()
         raise
+
+
+# Recognizing the archive that was let go.
+
+
+def _recognize(files: FileSystem, paths: ArchivePaths, expected: Expected, found: Survey) -> None:
+    identity, end = expected.identity, expected.end
+    if identity is None:
+        # It held nothing; but it had a directory of ours.
+        if files.find_identity(paths.own) is None:
+            raise _lost(paths, expected, "found a directory that was never an archive")
+        return
+    if found.identity is None:
+        is_empty = not files.names(paths.root)
+        what = "an empty directory" if is_empty else "a directory without an archive"
+        raise _lost(paths, expected, f"found {what}")
+    if not is_same_system(found.identity, identity):
+        raise _lost(paths, expected, f"found system {found.identity.system_identifier}")
+    if end is None:
+        return
+    held = found.end
+    if held is None or held.timeline < end.timeline or held.lsn < end.lsn:
+        raise ArchiveLost(
+            f"the archive at {paths.root} holds less than was acknowledged: expected WAL up to "
+            f"{_place(end)}, found WAL up to {_place(held)}; bring back what is missing, or "
+            "restart to go on with what there is"
+        )
+
+
+def _lost(paths: ArchivePaths, expected: Expected, found: str) -> ArchiveLost:
+    whose = "an archive without WAL"
+    if expected.identity is not None:
+        whose = f"system {expected.identity.system_identifier}"
+        if expected.end is not None:
+            whose += f" with WAL up to {_place(expected.end)}"
+    return ArchiveLost(
+        f"the archive at {paths.root} is gone: expected {whose}, {found}; nothing is written there"
+    )
+
+
+def _place(end: WALPosition | None) -> str:
+    return "nowhere" if end is None else f"{end.lsn} on timeline {end.timeline}"
+
+
+# The first time.
 
 
 def _make_root(files: FileSystem, paths: ArchivePaths) -> None:
@@ -72,18 +177,66 @@ def _refuse_foreign(files: FileSystem, paths: ArchivePaths) -> None:
         )
 
 
+# Every time.
+
+
 def _make_durable(files: FileSystem, paths: ArchivePaths, found: Survey) -> None:
     """What is reported as durable from now on must not depend on how its writer ended.
 
-    It may have been killed between giving a segment its name and syncing the directory, and it
-    may have been another program. Older segments have long been written back.
+    It may have been killed between giving a segment its name and syncing the directory, or after
+    that sync had failed. It may have been another program, or a person who copied what was missing.
+
+    After a failed sync the kernel may take for written what is not, and the next sync would not
+    tell. Of a ``.partial`` therefore all that the end mark does not vouch for is written again. A
+    finished segment's bytes were synced before it got its name, but the name may not have been.
     """
-    if found.newest_finished is not None:
-        path = paths.of(found.newest_finished)
-        if files.find_size(path) is not None:
-            fd = files.open(path, os.O_RDONLY)
+    if found.identity is not None:
+        mark = read_end_mark(files, paths)
+        unvouched = list(_unvouched(files, paths, found.identity.segment_size, mark))
+        for name in unvouched:
+            fd = files.open(paths.of(name), os.O_RDONLY)
             try:
                 files.fsync(fd)
             finally:
                 files.close(fd)
+        if mark is not None and found.newest_finished in unvouched:
+            _name_again(files, paths, found.newest_finished)
     files.fsync_directory(paths.root)
+
+
+def _unvouched(
+    files: FileSystem, paths: ArchivePaths, size: SegmentSize, mark: WALPosition | None
+) -> Iterator[str]:
+    """The finished segments that the end mark does not say are durable, newest first."""
+    for name in rank_segments(files.names(paths.root)):
+        segment = parse_segment_file(name, size)
+        if segment is None or segment.partial:
+            continue
+        if mark is not None and size.start(segment.number + 1) <= mark.lsn:
+            return
+        yield name
+
+
+def _name_again(files: FileSystem, paths: ArchivePaths, name: str) -> None:
+    """Give a segment's name to another file with the same bytes, so that it is written again.
+
+    There is one at most that we gave a name which could not be synced, the newest.
+    """
+    old = files.open(paths.of(name), os.O_RDONLY)
+    try:
+        new = files.open(paths.fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            size = files.size_of(old)
+            for offset in range(0, size, _PIECE):
+                files.write_all(new, files.pread(old, _PIECE, offset), offset)
+            files.fsync(new)
+        finally:
+            files.close(new)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        files.unlink(paths.fresh)  # A full disk must not keep us from starting.
+    else:
+        files.rename(paths.fresh, paths.of(name))
+    finally:
+        files.close(old)

@@ -6,13 +6,15 @@ lane's, which runs them in order. Knows one file, and nothing of streams.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import takewhile
 
 from twisted.logger import Logger
 
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.paths import ArchivePaths
-from walstream.errors import TimelineMismatch
+from walstream.errors import ArchiveLost, TimelineMismatch
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
 
@@ -27,6 +29,10 @@ class OpenSegment:
     Where the archive already has durable bytes of the segment, nothing is written over them: they
     are compared with what comes. That is so when a stream begins again at the segment's start.
 
+    A file that was unlinked, or whose file system was unmounted, is written and synced as well as
+    any other. So no sync counts before the file was seen to be the one that has its name.
+
+    :param assure: proves that the archive's directory still is ours, or raises `ArchiveLost`.
     :ivar start: the position of the segment's first byte.
     :ivar end: the position behind its last byte.
     :ivar path: the file as the operator knows it.
@@ -43,6 +49,7 @@ class OpenSegment:
         start: int,
         size: SegmentSize,
         fd: int,
+        assure: Callable[[], None],
     ) -> None:
         self.start = start
         self.end = start + size
@@ -53,6 +60,8 @@ class OpenSegment:
         self._root = paths.root
         self._final = paths.of(name)
         self._fd = fd
+        self._identity = files.identity_of(fd)
+        self._assure = assure
         # Durable bytes up to here are in the file of this descriptor; they are compared.
         self._held = 0
         self._held_fd = fd
@@ -140,19 +149,22 @@ class OpenSegment:
         """
         if self._entry_is_durable:
             self._files.fdatasync(self._fd)
-            return
-        self._files.fsync(self._fd)
-        self._take_place()
-        self._files.fsync_directory(self._root)
-        self._entry_is_durable = True
+        else:
+            self._files.fsync(self._fd)
+            self._take_place()
+            self._files.fsync_directory(self._root)
+            self._entry_is_durable = True
+        self._prove()
 
     def finish(self) -> None:
         """Make the whole segment durable and give it its final name, in this order."""
         self._files.fsync(self._fd)
         self._take_place()
+        self._prove()
         if not self._is_finished:
             self._files.rename(self._partial, self._final)
         self._files.fsync_directory(self._root)
+        self._assure()
 
     def start_writeback(self, end: int) -> None:
         """Have the kernel begin to write what was put up to *end*."""
@@ -164,15 +176,34 @@ class OpenSegment:
             self._written_back = offset
 
     def close(self) -> None:
-        """Close the file. A replacement that has not taken its place is given up."""
-        self._files.close(self._fd)
-        if self._held_fd != self._fd:
-            self._files.close(self._held_fd)
+        """Close the file. A replacement that has not taken its place is given up.
+
+        Errors are nobody's business any more: what had to be durable was synced, and what is left
+        over is removed when the archive is taken into use.
+        """
         if self._temporary is not None:
-            self._files.unlink(self._temporary)
+            with suppress(OSError):
+                if self._files.find_identity(self._temporary) == self._identity:
+                    self._files.unlink(self._temporary)
+        for fd in {self._fd, self._held_fd}:
+            with suppress(OSError):
+                self._files.close(fd)
+
+    def _prove(self) -> None:
+        """See that the file that was synced is the one that has the name, in our archive.
+
+        :raises ArchiveLost: if it is not.
+        """
+        self._assure()
+        if self._files.find_identity(self.path) != self._identity:
+            raise ArchiveLost(
+                f"{self.path} was removed, or another file was put in its place, while it was "
+                "being written"
+            )
 
     def _take_place(self) -> None:
         if self._temporary is not None:
+            self._assure()
             self._files.rename(self._temporary, self._partial)
             self._temporary = None
             self.was_replaced = True

@@ -6,18 +6,21 @@ from contextlib import suppress
 from functools import partial
 
 from twisted.internet.defer import Deferred, DeferredLock, succeed
+from twisted.logger import Logger
 
 from walstream.archive.backpressure import Backpressure
 from walstream.archive.continuity import begins_at, check_continues
 from walstream.archive.documents import Documents
-from walstream.archive.end_mark import EndMark
 from walstream.archive.filesystem import FileSystem
+from walstream.archive.hold import Hold
 from walstream.archive.identity import is_same_system, store_identity
 from walstream.archive.lane import Lane
 from walstream.archive.paths import ArchivePaths
+from walstream.archive.possession import Expected
 from walstream.archive.provider import ArchiveProvider
 from walstream.archive.stream import Stream
 from walstream.archive.supply import SegmentSupply
+from walstream.archive.survey import Survey
 from walstream.errors import SinkFailed, WrongSystem
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
@@ -31,7 +34,12 @@ class ArchiveSink:
     """Fills an archive directory; see `IWALSink` for what its methods promise.
 
     What is durable it tells the end mark, for other processes, and the provider, for this one.
+
+    After a failure it lets go of the archive, and takes it into possession again when it is to be
+    used again: see `Hold`.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -48,20 +56,24 @@ class ArchiveSink:
         self._provider = provider
         self._lane = lane
         self._one_at_a_time = DeferredLock()
-        self._mark: EndMark | None = None
+        self._hold = Hold(files, paths, lane)
+        documents.assure = self._hold.assure
         self._supply: SegmentSupply | None = None
         self._stream: Stream | None = None
         self._written = self._flushed = 0
         self._durable: WALPosition | None = None
+        # What other processes were told, which they must find again: the mark's end.
+        self._told: WALPosition | None = None
         # Of the stream's timeline.
         self._history = TimelineHistory(1, ())
 
-    def open(self, durable: WALPosition | None, mark: EndMark) -> None:
-        """The archive is ours, and is durable up to there."""
-        self._mark = mark
-        self._durable = durable
-        if durable is not None:
-            self._written = self._flushed = durable.lsn
+    async def open(self) -> None:
+        """Take the archive into possession.
+
+        :raises ArchiveError: if that cannot be; see `take_possession`.
+        :raises OSError: so too.
+        """
+        self._found(await self._hold.take())
 
     async def close(self) -> None:
         """End the stream, if there is one, and close what is open.
@@ -71,10 +83,7 @@ class ArchiveSink:
         try:
             await self.finish()
         finally:
-            if self._supply is not None:
-                await self._supply.close()
-            if self._mark is not None:
-                self._mark.close()
+            await self._let_go()
 
     # IWALSink
 
@@ -100,13 +109,18 @@ class ArchiveSink:
         return self._durable
 
     async def adopt(self, identity: SystemIdentity) -> None:
-        """See `IWALSink.adopt`."""
+        """See `IWALSink.adopt`.
+
+        :raises SinkFailed: if the archive is not there, or `identity` cannot be stored.
+        """
+        async with self._one_at_a_time:
+            await self._regain()
         held = self._provider.identity
         if held is not None:
             self._check_same_system(held, identity)
         if held is None or identity.server_version not in ("", held.server_version):
             try:
-                await self._lane.run(partial(store_identity, self._files, self._paths, identity))
+                await self._lane.run(partial(self._store_identity, identity))
             except OSError as error:
                 raise _failed("store", self._paths.identity, error) from error
             self._provider.identity = identity
@@ -134,12 +148,54 @@ class ArchiveSink:
             with suppress(SinkFailed):
                 # Whoever did not finish a stream does not want to know how it ended.
                 await self._end_stream()
-            await self._begin(WALPosition(timeline, start))
+            await self._regain()
+            try:
+                await self._begin(WALPosition(timeline, start))
+            except SinkFailed:
+                await self._let_go()
+                raise
 
     async def finish(self) -> None:
         """See `IWALSink.finish`."""
         async with self._one_at_a_time:
             await self._end_stream()
+
+    # Having the archive, and not having it.
+
+    def _found(self, found: Survey) -> None:
+        """The archive is ours, and that is what it holds."""
+        for name in found.skipped:
+            self._log.warn("segment file {name} has incorrect size, skipping", name=name)
+        for reason in found.damaged:
+            self._log.error("{reason}: it does not count as finished", reason=reason)
+        self._documents.histories = set(found.histories)
+        if found.identity is not None:
+            self._provider.identity = found.identity
+        if found.durable is not None:
+            self._durable = found.durable
+            self._written = self._flushed = found.durable.lsn
+        if found.end is not None:
+            self._told = found.end
+            if found.end != self._provider.end():
+                self._provider.extend(found.end, found.history)
+
+    async def _regain(self) -> None:
+        """Take the archive again if it was let go, or is not where it was."""
+        if self._hold.possession is not None:
+            if not await self._hold.is_lost():
+                return
+            with suppress(SinkFailed):
+                await self._end_stream()
+            await self._let_go()
+        self._found(await self._hold.retake(Expected(self._provider.identity, self._told)))
+        self._log.info("archive {path} is taken into use again", path=self._paths.root)
+
+    async def _let_go(self) -> None:
+        """Keep nothing open: what has failed may have to be unmounted."""
+        if self._supply is not None:
+            await self._supply.close()
+        self._provider.close()
+        await self._hold.let_go()
 
     # Beginning and ending a stream.
 
@@ -161,7 +217,9 @@ class ArchiveSink:
     async def _make_stream(self, start: WALPosition, held: WALPosition | None) -> Stream:
         size = self._size()
         if self._supply is None:
-            self._supply = SegmentSupply(self._files, self._paths, size, self._lane)
+            self._supply = SegmentSupply(
+                self._files, self._paths, size, self._lane, self._hold.assure
+            )
         supply = self._supply
         flushed: int = start.lsn
         if held is not None and held.timeline == start.timeline:
@@ -194,6 +252,8 @@ class ArchiveSink:
                 # There is a .partial now, and the next stream has to begin with it.
                 durable = self._durable = WALPosition(stream.timeline, LSN(stream.start))
             self._flushed = durable.lsn if durable is not None else 0
+            if stream.failure is not None:
+                await self._let_go()
 
     # StreamOwner
 
@@ -208,8 +268,8 @@ class ArchiveSink:
         is_known = self._provider.end().timeline == durable.timeline
         if not is_known and lsn < begins_at(self._history):
             return
-        if self._mark is not None:
-            self._mark.write(durable)
+        self._hold.mark(durable)
+        self._told = durable
         self._provider.extend(durable, None if is_known else self._history)
 
     def stream_has_unsynced(self, segments: int) -> None:
@@ -227,6 +287,10 @@ class ArchiveSink:
         if self._supply is not None:
             self._supply.suspect = self._history.timeline
         self.backpressure.stop()
+
+    def _store_identity(self, identity: SystemIdentity) -> None:
+        self._hold.assure()
+        store_identity(self._files, self._paths, identity)
 
     def _size(self) -> SegmentSize:
         identity = self._provider.identity

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from walstream.archive.lane import Lane
 from walstream.archive.segment import OpenSegment
 from walstream.archive.supply import SegmentSupply
-from walstream.errors import Discontinuity, SinkFailed
+from walstream.errors import ArchiveLost, Discontinuity, SinkFailed
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
 from walstream.interfaces import WALPosition
@@ -113,7 +113,7 @@ class Stream:
                 self._complete(segment)
                 segment, data = None, data[room:]
             segment.put(start, data)
-        except OSError as error:
+        except (OSError, ArchiveLost) as error:
             raise self._fail(error, "write", segment) from error
         self.written = end = start + len(data)
         if end == segment.end:
@@ -223,19 +223,22 @@ class Stream:
     def _job_failed(self, failure: Failure, segment: OpenSegment | None) -> None:
         if self.failure is not None:
             return
-        if failure.check(OSError) is None:
+        if failure.check(OSError, ArchiveLost) is None:
             self._log.failure("a job of the archive failed", failure)
         self._fail(failure.value, "make durable", segment)
 
     def _fail(
         self, error: BaseException | None, what: str, segment: OpenSegment | None
     ) -> SinkFailed:
-        path = getattr(error, "filename", None)
-        if path is None:
-            path = segment.path if segment is not None else self._next_path()
-        reason = getattr(error, "strerror", None) or repr(error)
-        self.failure = SinkFailed(f"could not {what} {path}: {reason}")
-        self.failure.__cause__ = error
+        if isinstance(error, ArchiveLost):
+            self.failure = error
+        else:
+            path = getattr(error, "filename", None)
+            if path is None:
+                path = segment.path if segment is not None else self._next_path()
+            reason = getattr(error, "strerror", None) or repr(error)
+            self.failure = SinkFailed(f"could not {what} {path}: {reason}")
+            self.failure.__cause__ = error
         waiting = (self._flushing or []) + self._to_flush
         self._flushing, self._to_flush = None, []
         for flushed in waiting:

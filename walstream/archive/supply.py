@@ -9,6 +9,7 @@ is received again into another file, which takes its place once it holds as much
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 
 from twisted.internet.defer import Deferred, succeed
@@ -19,7 +20,8 @@ from walstream.archive.filesystem import FileSystem
 from walstream.archive.lane import Lane
 from walstream.archive.paths import ArchivePaths, forms_of
 from walstream.archive.segment import OpenSegment
-from walstream.errors import FormatError
+from walstream.errors import ArchiveLost, FormatError
+from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
 
 __all__ = ["SegmentSupply"]
@@ -28,17 +30,25 @@ __all__ = ["SegmentSupply"]
 class SegmentSupply:
     """Opens and makes the segment files of one archive.
 
+    :param assure: proves that the archive's directory still is ours, or raises `ArchiveLost`:
+        whatever makes or renames a file goes by its name.
     :ivar suspect: the timeline whose ``.partial`` files are not trusted any more, or None.
     """
 
     def __init__(
-        self, files: FileSystem, paths: ArchivePaths, size: SegmentSize, lane: Lane
+        self,
+        files: FileSystem,
+        paths: ArchivePaths,
+        size: SegmentSize,
+        lane: Lane,
+        assure: Callable[[], None],
     ) -> None:
         self.suspect: int | None = None
         self._files = files
         self._paths = paths
         self._size = size
         self._lane = lane
+        self._assure = assure
         self._spare: int | None = None
         self._is_making = False
 
@@ -48,6 +58,7 @@ class SegmentSupply:
         None if there is no file of it yet; there is a spare one then.
 
         :raises OSError: (in the Deferred) if there is no place for it.
+        :raises ArchiveLost: (in the Deferred) if the archive is not where it was.
         """
         return Deferred.fromCoroutine(self._prepare(timeline, start, held))
 
@@ -58,7 +69,9 @@ class SegmentSupply:
         follows where a stream goes on, unless another program has put it there.
 
         :raises OSError: if there is no place for it.
+        :raises ArchiveLost: if the archive is not where it was.
         """
+        self._assure()
         start = self._size.start(number)
         return self._open(timeline, start, start) or self._new(timeline, start)
 
@@ -79,6 +92,16 @@ class SegmentSupply:
         return segment
 
     def _first(self, timeline: int, start: int, held: int) -> OpenSegment | None:
+        self._assure()
+        segment = self._open_first(timeline, start, held)
+        if segment is None and held > start:
+            raise ArchiveLost(
+                f"{self._paths.partial(self._name(timeline, start))} is gone, which held "
+                f"acknowledged WAL up to {LSN(held)}"
+            )
+        return segment
+
+    def _open_first(self, timeline: int, start: int, held: int) -> OpenSegment | None:
         if self.suspect != timeline:
             return self._open_compressed(timeline, start) or self._open(timeline, start, held)
         self._discard_suspects(self._name(timeline, start), keep_first=held > start)
@@ -175,7 +198,7 @@ class SegmentSupply:
 
     def _segment(self, timeline: int, start: int, fd: int) -> OpenSegment:
         name = self._name(timeline, start)
-        return OpenSegment(self._files, self._paths, name, start, self._size, fd)
+        return OpenSegment(self._files, self._paths, name, start, self._size, fd, self._assure)
 
     def _name(self, timeline: int, start: int) -> str:
         return self._size.name(timeline, self._size.number(start))
@@ -197,6 +220,7 @@ class SegmentSupply:
         return None
 
     def _make(self, path: str) -> int:
+        self._assure()
         fd = self._files.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         try:
             self._files.set_size(fd, self._size)
@@ -212,10 +236,14 @@ class SegmentSupply:
             await self._lane.run(lambda: self._discard(fd, self._paths.spare))
 
     def _discard(self, fd: int, path: str) -> None:
-        self._files.close(fd)
-        self._files.unlink(path)
+        # A leftover is no harm: it is removed when the archive is taken into use.
+        with suppress(OSError):
+            if self._files.find_identity(path) == self._files.identity_of(fd):
+                self._files.unlink(path)
+        with suppress(OSError):
+            self._files.close(fd)
 
 
 def _leave_to_the_next(failure: Failure) -> None:
     # Whoever needs the file and finds no spare one makes it, and reports what is wrong.
-    failure.trap(OSError)
+    failure.trap(OSError, ArchiveLost)

@@ -9,6 +9,7 @@ from enum import Enum
 
 from walstream.errors import (
     ArchiveError,
+    ArchiveLost,
     DamagedWAL,
     Disconnected,
     Discontinuity,
@@ -51,6 +52,8 @@ VERDICTS: Mapping[type[BaseException], Verdict] = {
     DamagedWAL: Verdict.RETRY,
     # A disk may have room again.
     SinkFailed: Verdict.RETRY,
+    # A file system may be mounted again, a directory may come back.
+    ArchiveLost: Verdict.RETRY,
     WalstreamError: Verdict.RETRY,
 }
 

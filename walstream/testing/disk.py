@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from walstream.archive.filesystem import FileSystem
+from walstream.archive.filesystem import FileIdentity, FileSystem
 
 __all__ = ["ManualLane", "ScriptedFiles"]
 
@@ -96,6 +96,7 @@ class ScriptedFiles(FileSystem):
     def open(self, path: str, flags: int) -> int:
         if flags & os.O_CREAT:
             self._call("create", path)
+        self._check("open", path)
         fd = super().open(path, flags)
         self._names[fd] = path
         return fd
@@ -117,6 +118,10 @@ class ScriptedFiles(FileSystem):
     def pwrite(self, fd: int, data: memoryview | bytes, offset: int) -> int:
         self._check("write", self._names[fd])
         return super().pwrite(fd, data[: self.write_at_most], offset)
+
+    def find_identity(self, path: str) -> FileIdentity | None:
+        self._check("stat", path)
+        return super().find_identity(path)
 
     def set_size(self, fd: int, size: int) -> None:
         self._call("set_size", self._names[fd])

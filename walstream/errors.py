@@ -12,6 +12,7 @@ The tree, by whose fault it is and what follows:
         ``WrongSystem``          another system identifier or segment size
         ``UpstreamBehind``       the upstream ends before the archive does
         ``TimelineMismatch``     the upstream's timeline is not a continuation of the archive's
+    ``NotSynchronous``       commits wait for us, and we are not to be their synchronous standby
     ``Discontinuity``        WAL that does not continue exactly where the sink ends
     ``DamagedWAL``           what should be WAL cannot be WAL: a page or a record is not right
     ``WALUnavailable``       a provider does not hold the WAL that was asked for
@@ -35,6 +36,7 @@ __all__ = [
     "Discontinuity",
     "EndOfTimeline",
     "FormatError",
+    "NotSynchronous",
     "ProtocolViolation",
     "RetentionRefused",
     "ServerError",
@@ -129,6 +131,24 @@ class UpstreamBehind(UpstreamRefused):
 
 class TimelineMismatch(UpstreamRefused):
     """The upstream's timeline does not continue the archive's."""
+
+
+class NotSynchronous(WalstreamError):
+    """The server's commits wait for us, and we were told not to be its synchronous standby.
+
+    :ivar names: the server's ``synchronous_standby_names``.
+    :ivar application_name: ours, as the server knows it.
+    """
+
+    def __init__(self, names: str, application_name: str) -> None:
+        super().__init__(
+            f"the server's synchronous_standby_names is {names!r}, which names this receiver "
+            f"(application_name {application_name!r}), but it runs without --synchronous and with "
+            "--on-synchronous=refuse: start it with --synchronous, or take its name out of "
+            "synchronous_standby_names; commits may be waiting for it until then"
+        )
+        self.names = names
+        self.application_name = application_name
 
 
 class Discontinuity(WalstreamError):

@@ -10,7 +10,7 @@ sink is written to by plain calls, and waiting, which is rare, is what the Defer
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
@@ -23,6 +23,7 @@ from walstream.formats.timelines import TimelineHistory
 
 __all__ = [
     "BackupHistoryFile",
+    "IPromptSink",
     "ISlotStore",
     "IWALCursor",
     "IWALProvider",
@@ -188,6 +189,33 @@ class IWALSink(Interface):
 
     def unregisterProducer() -> None:
         """As `twisted.internet.interfaces.IConsumer`."""
+
+
+class IPromptSink(IWALSink):
+    """A sink that can tell, in the thread in which it made WAL durable, that it did.
+
+    Optional: it spares a commit that waits for the news the time that it takes to wake the
+    reactor's thread. A receiver goes by `IWALSink.flush` with any other sink.
+    """
+
+    def sync_soon() -> None:
+        """Make durable what was taken, as soon as the disk gets to it.
+
+        Never waits, and costs next to nothing while a sync is under way. To be called while a
+        stream is on; who asked learns of success by `watch_durable`, of failure as always.
+        """
+
+    def watch_durable(in_thread: Callable[[int], None], in_reactor: Callable[[], None]) -> None:
+        """Tell of each new durable position of the stream that has begun; one watcher at a time.
+
+        :param in_thread: called with the position, which is then durable, data and directory
+            entry; in any thread, in which it must not wait and not raise. `flushed` may follow
+            later.
+        :param in_reactor: called in the reactor's thread after `flushed` has moved.
+        """
+
+    def unwatch_durable() -> None:
+        """Tell nothing any more; a call that is under way in another thread may still end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,9 @@ class Lane(Protocol):
     def post(self, job: Callable[[], None]) -> None:
         """Run *job* and say nothing of it; an error goes to the log."""
 
+    def tell(self, news: Callable[[], None]) -> None:
+        """For a job: have *news* called in the reactor's thread, soon."""
+
     def close(self) -> Deferred[None]:
         """Take no more jobs; fires when all that were given are done."""
 
@@ -67,6 +70,10 @@ class ThreadLane:
         """See `Lane.post`."""
         if self._over is None:
             self._put(job, None)
+
+    def tell(self, news: Callable[[], None]) -> None:
+        """See `Lane.tell`."""
+        self._reactor.callFromThread(news)
 
     def close(self) -> Deferred[None]:
         """See `Lane.close`. To be called once."""

@@ -2,7 +2,8 @@
 
 The positions come from the sink as they are; nothing here can make a byte durable, and nothing
 else reports. PostgreSQL's rules: documentation, "Streaming Replication Protocol", *Standby status
-update*; ``wal_sender_timeout`` and ``wal_receiver_timeout``.
+update*; ``wal_sender_timeout`` and ``wal_receiver_timeout``; for which commit a report lets go,
+``syncrep.c``.
 """
 
 from __future__ import annotations
@@ -14,21 +15,23 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from walstream.interfaces import IWALSink
+from walstream.interfaces import IPromptSink, IWALSink
 from walstream.protocols.silence import SilenceWatch
-from walstream.wire.copydata import StandbyStatus, pg_time
+from walstream.protocols.status_line import StatusLine
 
 __all__ = ["Acknowledgement", "AcknowledgementSettings"]
+
+# Seconds after its arrival within which WAL is made durable, and reported, if it is not as it
+# comes. A commit may wait for it, for a reason that we have not heard of.
+_LAZY = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class AcknowledgementSettings:
-    """When and what to report.
+    """When to report.
 
     :ivar interval: seconds between status updates; 0 for none but those that are asked for.
-    :ivar reports_flush: whether the flush position is reported at all. It makes us eligible as a
-        synchronous standby, and it is what moves a slot on.
-    :ivar synchronous: make durable, and report, every batch of WAL as it comes.
+    :ivar reports_flush: whether the flush position is reported, and so worth having.
     :ivar heartbeat: seconds between status updates while the sink makes us wait, when a keepalive
         of the server's could not be read: well under its ``wal_sender_timeout``.
     :ivar receive_timeout: seconds of silence after which the server is given up; it is asked for
@@ -37,7 +40,6 @@ class AcknowledgementSettings:
 
     interval: float
     reports_flush: bool
-    synchronous: bool
     heartbeat: float
     receive_timeout: float
 
@@ -45,9 +47,11 @@ class AcknowledgementSettings:
 class Acknowledgement:
     """Reports one stream's progress to the upstream.
 
-    :param send: takes a status update's payload to the server.
+    :param line: takes the reports.
     :param give_up: called when the server has been silent for too long.
     :param failed: called with the failure when a flush fails.
+    :param synchronous: make durable, and report, every batch of WAL as it comes; without it, all
+        within a second.
     """
 
     _log = Logger()
@@ -57,22 +61,29 @@ class Acknowledgement:
         sink: IWALSink,
         settings: AcknowledgementSettings,
         clock: IReactorTime,
-        send: Callable[[bytes], None],
+        line: StatusLine,
         give_up: Callable[[], None],
         failed: Callable[[Failure], None],
+        *,
+        synchronous: bool,
     ) -> None:
         self._sink = sink
+        self._prompt_sink = IPromptSink(sink, None)
         self._settings = settings
         self._clock = clock
-        self._send = send
+        self._line = line
         self._failed = failed
+        self._synchronous = synchronous
         self._running = False
         self._paused = False
         self._flushing = False
-        self._reported_flush = 0
         # Up to which position to flush was asked for; at first all that this stream did not bring.
         self._asked = sink.written
+        self._has_caught_up = False
+        self._expects_reply = False
+        self._last_report = 0.0
         self._next_report: IDelayedCall | None = None
+        self._next_flush: IDelayedCall | None = None
         self._silence = SilenceWatch(
             clock, settings.receive_timeout, lambda: self.report(ask_for_reply=True), give_up
         )
@@ -80,28 +91,36 @@ class Acknowledgement:
     def start(self) -> None:
         """The stream has begun: report at once, as real standbys do."""
         self._running = True
+        if self._prompt_sink is not None:
+            self._prompt_sink.watch_durable(self._durable, self._durable_in_reactor)
         self._silence.start()
-        self.report()
+        # If we have all there is, this report may be the one that commits wait for.
+        self._report_twice(self._settings.reports_flush and self._sink.flushed > 0)
 
     def stop(self) -> None:
-        """The stream is over: no timer is left behind."""
+        """The stream is over: no timer is left behind, and no other thread reports any more."""
         self._running = False
+        self._line.close()
+        if self._prompt_sink is not None:
+            self._prompt_sink.unwatch_durable()
         self._silence.stop()
-        if self._next_report is not None and self._next_report.active():
-            self._next_report.cancel()
-        self._next_report = None
+        for call in (self._next_report, self._next_flush):
+            if call is not None and call.active():
+                call.cancel()
+        self._next_report = self._next_flush = None
+
+    def be_synchronous(self, synchronous: bool) -> None:
+        """From now on make durable, and report, every batch as it comes; or within a second."""
+        self._synchronous = synchronous
+        self._batch_is_written()
 
     def report(self, *, ask_for_reply: bool = False) -> None:
         """Send a status update with the sink's positions as they are now."""
         sink = self._sink
-        flush = sink.flushed if self._settings.reports_flush else 0
-        # What is durable was written, even if this stream has not come that far yet: after a
-        # reconnect the current segment is received again from its start.
-        write = max(sink.written, flush)
-        now = pg_time(self._clock.seconds())
-        self._send(StandbyStatus(write, flush, 0, now, ask_for_reply).pack())
-        self._reported_flush = flush
-        self._schedule_report()
+        self._line.report(sink.written, sink.flushed, ask_for_reply=ask_for_reply)
+        self._last_report = self._clock.seconds()
+        if self._next_report is None:
+            self._schedule_report()
 
     def answer(self) -> None:
         """The server asks for a reply: it gets one at once, and another as soon as more is durable.
@@ -113,14 +132,25 @@ class Acknowledgement:
         if self._settings.reports_flush:
             self._flush()
 
+    def replied(self) -> None:
+        """The server has sent a keepalive that asks for nothing: the answer to what we asked."""
+        if self._expects_reply:
+            self._expects_reply = False
+            self.report()
+
     def received(self) -> None:
         """Bytes have arrived, whatever they are."""
         self._silence.heard()
 
-    def batch_over(self) -> None:
-        """All WAL that one read brought has been given to the sink."""
-        if self._settings.synchronous:
-            self._flush()
+    def batch_over(self, server_end: int) -> None:
+        """All WAL that one read brought has been given to the sink.
+
+        :param server_end: how far the server had WAL to send, by its own word; 0: not known.
+        """
+        self._batch_is_written()
+        if not self._has_caught_up and 0 < server_end <= self._sink.written:
+            self._has_caught_up = True
+            self._report_twice(self._settings.reports_flush)
 
     def pause(self) -> None:
         """The sink makes us wait: from now on nothing that the server asks can be read."""
@@ -128,40 +158,98 @@ class Acknowledgement:
         self._silence.suspend()
         if self._running:
             self.report()
+            self._schedule_report()
 
     def resume(self) -> None:
         """Reading goes on."""
         self._paused = False
         self._silence.resume()
+        self._last_report = self._clock.seconds()
         self._schedule_report()
 
+    # Making durable.
+
+    def _batch_is_written(self) -> None:
+        if self._synchronous:
+            if self._prompt_sink is not None and self._running:
+                self._prompt_sink.sync_soon()
+            else:
+                self._flush()
+        elif self._next_flush is None and self._settings.reports_flush and self._has_unflushed():
+            self._next_flush = self._clock.callLater(_LAZY, self._flush_lazily)
+
+    def _has_unflushed(self) -> bool:
+        return self._running and self._sink.written > max(self._asked, self._sink.flushed)
+
     def _flush(self) -> None:
-        written = self._sink.written
-        if self._flushing or not self._running or max(self._asked, self._sink.flushed) >= written:
+        if self._flushing or not self._has_unflushed():
             return
         self._flushing = True
-        self._asked = written
+        self._asked = self._sink.written
         self._sink.flush().addCallbacks(self._flushed, self._flush_failed)
+
+    def _flush_lazily(self) -> None:
+        self._next_flush = None
+        self._report_what_is_new()  # segments that were finished since
+        self._flush()
 
     def _flushed(self, _: object) -> None:
         self._flushing = False
         if not self._running:
             return
-        if self._sink.flushed != self._reported_flush:
-            self.report()
-        self.batch_over()  # what came meanwhile
+        self._report_what_is_new()
+        self._batch_is_written()  # what came meanwhile
 
     def _flush_failed(self, failure: Failure) -> None:
         self._flushing = False
         if self._running:
             self._failed(failure)
 
+    def _durable(self, lsn: int) -> None:
+        """Called by a prompt sink, in the thread that has made WAL durable up to *lsn*."""
+        if self._synchronous:
+            self._line.report_now(self._sink.written, lsn)
+
+    def _durable_in_reactor(self) -> None:
+        """Called by a prompt sink afterwards, in the reactor's thread."""
+        if self._synchronous and self._running:
+            self._report_what_is_new()
+
+    # Reporting.
+
+    def _report_what_is_new(self) -> None:
+        is_new = self._settings.reports_flush and self._sink.flushed > self._line.flushed
+        if is_new or self._line.has_unsent:
+            self.report()
+
+    def _report_twice(self, twice: bool) -> None:
+        """Report, and if *twice* again once the server has seen that.
+
+        A walsender lets commits go for reports only once it has sent all WAL that there was, and
+        finds that out after it has read what we say at the same moment. So what commits wait for
+        may be durable and reported, and would not be reported again until more comes.
+        """
+        self._expects_reply = self._expects_reply or twice
+        self.report(ask_for_reply=twice)
+
+    def _report_if_due(self) -> None:
+        self._next_report = None
+        if self._clock.seconds() >= self._last_report + self._interval():
+            self.report()
+        else:
+            self._schedule_report()
+
     def _schedule_report(self) -> None:
+        """Look whether a report is due when it may be; reports in between move only the date."""
         if self._next_report is not None and self._next_report.active():
             self._next_report.cancel()
         self._next_report = None
-        interval = self._settings.interval
-        if self._paused:
-            interval = min(interval or self._settings.heartbeat, self._settings.heartbeat)
+        interval = self._interval()
         if self._running and interval > 0:
-            self._next_report = self._clock.callLater(interval, self.report)
+            due = self._last_report + interval
+            seconds = max(0.0, due - self._clock.seconds())
+            self._next_report = self._clock.callLater(seconds, self._report_if_due)
+
+    def _interval(self) -> float:
+        interval, heartbeat = self._settings.interval, self._settings.heartbeat
+        return min(interval or heartbeat, heartbeat) if self._paused else interval

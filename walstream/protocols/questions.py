@@ -113,6 +113,11 @@ class Questions:
             raise FormatError(f"the server's wal_sender_timeout is not a duration: {setting!r}")
         return seconds
 
+    async def standby_demands(self) -> tuple[str, str]:
+        """``synchronous_standby_names`` and ``synchronous_commit``."""
+        names = await self._setting("synchronous_standby_names")
+        return names, await self._setting("synchronous_commit")
+
     async def timeline_history(self, timeline: int) -> bytes:
         """The contents of a timeline's history file."""
         answer = await self._query(grammar.FetchTimelineHistory(timeline).text())

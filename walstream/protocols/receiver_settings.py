@@ -8,7 +8,7 @@ from enum import Enum
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import DEFAULT_SEGMENT_SIZE, SegmentSize
 
-__all__ = ["Dialect", "ReceiverSettings"]
+__all__ = ["Dialect", "OnSynchronous", "ReceiverSettings", "ReportApply"]
 
 
 class Dialect(Enum):
@@ -19,6 +19,26 @@ class Dialect(Enum):
 
     DESIGN_2009 = "2009"
     """The design of December 2009: `walstream.wire.dialect2009`."""
+
+
+class OnSynchronous(Enum):
+    """What to do when commits wait for us, and we were not told to be a synchronous standby."""
+
+    SWITCH = "switch"
+    """Be one, and say so."""
+
+    REFUSE = "refuse"
+    """End with `NotSynchronous`."""
+
+
+class ReportApply(Enum):
+    """Which apply position to report, for a receiver that applies nothing."""
+
+    FLUSH = "flush"
+    """The flush position: for an archive, durable is as applied as WAL gets."""
+
+    NONE = "none"
+    """None: a commit with ``synchronous_commit = remote_apply`` that waits for us waits on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +53,9 @@ class ReceiverSettings:
     :ivar dialect: the protocol to speak (``--dialect``).
     :ivar segment_size: what the 2009 dialect, which can't ask, assumes (``--wal-segsize``).
     :ivar receive_timeout: seconds of silence until the server is given up; 0: never.
+    :ivar on_synchronous: what to do without *synchronous* where ``synchronous_standby_names``
+        names us (``--on-synchronous``).
+    :ivar report_apply: which apply position to report (``--report-apply``).
     """
 
     slot: str | None = None
@@ -43,3 +66,5 @@ class ReceiverSettings:
     dialect: Dialect = Dialect.MODERN
     segment_size: SegmentSize = DEFAULT_SEGMENT_SIZE
     receive_timeout: float = 60.0
+    on_synchronous: OnSynchronous = OnSynchronous.SWITCH
+    report_apply: ReportApply = ReportApply.FLUSH

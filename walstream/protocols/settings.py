@@ -52,6 +52,9 @@ def show(name: str, identity: SystemIdentity, settings: SenderSettings) -> str |
         "server_encoding": "SQL_ASCII",
         "server_version": identity.server_version,
         "server_version_num": str(version_number(identity.server_version)),
+        # As a standby has it: no commit is made here, so none waits for a client of ours.
+        "synchronous_commit": "on",
+        "synchronous_standby_names": "",
         "transaction_read_only": "on",
         "wal_block_size": str(PAGE_SIZE),
         "wal_level": "replica",

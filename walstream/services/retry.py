@@ -14,6 +14,7 @@ from walstream.errors import (
     Disconnected,
     Discontinuity,
     FormatError,
+    NotSynchronous,
     ProtocolViolation,
     ServerError,
     SinkFailed,
@@ -40,6 +41,8 @@ VERDICTS: Mapping[type[BaseException], Verdict] = {
     ArchiveError: Verdict.GIVE_UP,
     # A file or an answer is not what it should be, and won't be next time.
     FormatError: Verdict.GIVE_UP,
+    # An operator wanted to be asked.
+    NotSynchronous: Verdict.GIVE_UP,
     # A standby may catch up, a failover may complete, a host list may lead elsewhere.
     UpstreamRefused: Verdict.RETRY,
     # It starts up or shuts down; or a role, a slot or a line of pg_hba.conf is missing there.

@@ -42,6 +42,10 @@ class ManualLane:
         """See `walstream.archive.lane.Lane.post`."""
         self._add(job)
 
+    def tell(self, news: Callable[[], None]) -> None:
+        """See `walstream.archive.lane.Lane.tell`."""
+        news()
+
     def close(self) -> Deferred[None]:
         """See `walstream.archive.lane.Lane.close`."""
         self.is_closed = True

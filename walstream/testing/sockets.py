@@ -22,7 +22,7 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-__all__ = ["MemorySocket", "Turns"]
+__all__ = ["DuplicateSocket", "MemorySocket", "Turns"]
 
 
 class MemorySocket:
@@ -83,6 +83,10 @@ class MemorySocket:
         """As `send`, of several pieces."""
         return self.send(memoryview(b"".join(parts)))
 
+    def dup(self) -> DuplicateSocket:
+        """Give another descriptor of the same connection."""
+        return DuplicateSocket(self)
+
     @property
     def readable(self) -> bool:
         """Whether `recv` has something to tell: bytes, the end, or a reset."""
@@ -118,6 +122,27 @@ class MemorySocket:
 
     def close(self) -> None:
         """Let go of the connection."""
+        self.closed = True
+
+
+class DuplicateSocket:
+    """A second descriptor of a connection; to close it is not the end of the connection.
+
+    :ivar closed: whether this descriptor is closed.
+    """
+
+    def __init__(self, memory: MemorySocket) -> None:
+        self.closed = False
+        self._socket = memory
+
+    def send(self, data: bytes) -> int:
+        """As `MemorySocket.send`."""
+        if self.closed:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        return self._socket.send(memoryview(data))
+
+    def close(self) -> None:
+        """Close this descriptor only."""
         self.closed = True
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "parse_keepalive",
     "parse_standby_message",
     "pg_time",
+    "status_message",
     "unix_time",
     "wal_data_header",
 ]
@@ -30,6 +31,7 @@ _WAL_DATA: Final = struct.Struct("!cQQq")
 _KEEPALIVE: Final = struct.Struct("!cQqB")
 _STATUS: Final = struct.Struct("!cQQQqB")
 _FEEDBACK: Final = struct.Struct("!cqIIII")
+_STATUS_MESSAGE: Final = struct.Struct("!cicQQQqB")
 
 WAL_DATA_HEADER_SIZE: Final = _WAL_DATA.size
 """What precedes the WAL in an XLogData payload, in bytes: 25."""
@@ -116,6 +118,22 @@ def wal_data_header(start: int, end: int, send_time: int) -> bytes:
     :param end: the position up to which the sender could send.
     """
     return _WAL_DATA.pack(b"w", start, end, send_time)
+
+
+def status_message(
+    write: int, flush: int, apply: int, unix_seconds: float, reply_requested: bool
+) -> bytes:
+    """A `StandbyStatus` as a whole CopyData message: one for each commit that waits for it."""
+    return _STATUS_MESSAGE.pack(
+        b"d",
+        _STATUS_MESSAGE.size - 1,
+        b"r",
+        write,
+        flush,
+        apply,
+        pg_time(unix_seconds),
+        reply_requested,
+    )
 
 
 def parse_keepalive(payload: bytes) -> Keepalive:

@@ -1,0 +1,118 @@
+"""Where status updates go out: from the reactor's thread, or from one that has just synced WAL.
+
+A commit that waits for us waits for one message of 39 bytes. To have the reactor's thread woken
+up for it costs as much as a quick sync does, so the thread that has made WAL durable may send the
+message itself, past the transport, on a plain connection. What keeps that safe:
+
+* For as long as a line is open, nothing else is written to the connection: a stream's client says
+  nothing but status updates.
+* Every message is sent under a lock, by one call to the socket, which either takes the whole
+  message or shows that the connection is congested. Then the line goes over to the transport, for
+  good, and the rest of the message before anything else: the server has not read for a long time,
+  so no commit waits for speed here.
+* The line has a descriptor of its own, and closes it under the same lock: that one's number can't
+  have become another connection's while a thread is about to send.
+* The positions of a line never go back, whichever thread was the faster.
+
+TLS, other transports and tests go the ordinary way.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from threading import Lock
+from typing import Any
+
+from twisted.internet.interfaces import ITransport
+
+from walstream.protocols.direct import direct_connection
+from walstream.wire.copydata import status_message
+
+__all__ = ["StatusLine"]
+
+
+class StatusLine:
+    """Reports positions to the server of one stream.
+
+    :param now: the time of day in Unix seconds.
+    :param reports_flush: whether to report a flush position; else it is 0.
+    :param reports_apply: whether to report it as the apply position too; else that is 0.
+    :ivar flushed: the flush position that was last reported.
+    """
+
+    def __init__(
+        self,
+        transport: ITransport,
+        now: Callable[[], float],
+        *,
+        reports_flush: bool,
+        reports_apply: bool,
+    ) -> None:
+        self.flushed = 0
+        self._transport = transport
+        self._now = now
+        self._reports_flush = reports_flush
+        self._reports_apply = reports_apply
+        self._lock = Lock()
+        self._written = 0
+        self._unsent = b""
+        connection = direct_connection(transport)
+        handle: Any = connection.getHandle() if connection is not None else None
+        self._socket: socket.socket | None = handle.dup() if handle is not None else None
+
+    def report(self, written: int, flushed: int, *, ask_for_reply: bool = False) -> None:
+        """Report positions; to be called in the reactor's thread."""
+        with self._lock:
+            message = self._message(written, flushed, ask_for_reply)
+            if self._socket is not None:
+                if self._send(message):
+                    return
+                message = b""
+            message, self._unsent = self._unsent + message, b""
+        self._transport.write(message)
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether what `report_now` had to say, or its end, waits for the next `report`."""
+        return bool(self._unsent)
+
+    def report_now(self, written: int, flushed: int) -> bool:
+        """Report positions from any thread, if that can be done at once; whether it was."""
+        with self._lock:
+            if self._socket is None:
+                return False
+            return self._send(self._message(written, flushed, False))
+
+    def close(self) -> None:
+        """Report nothing from other threads any more. The reactor's may still do so."""
+        with self._lock:
+            self._drop()
+
+    def _message(self, written: int, flushed: int, ask_for_reply: bool) -> bytes:
+        if self._reports_flush and flushed > self.flushed:
+            self.flushed = flushed
+        flush = self.flushed
+        # What is durable was written, even if this stream has not come that far yet: after a
+        # reconnect the current segment is received again from its start.
+        self._written = max(self._written, written, flush)
+        apply = flush if self._reports_apply else 0
+        return status_message(self._written, flush, apply, self._now(), ask_for_reply)
+
+    def _send(self, message: bytes) -> bool:
+        """Send on the socket; what it does not take is the transport's, and so is all else then."""
+        assert self._socket is not None
+        try:
+            sent = self._socket.send(message)
+        except OSError:
+            sent = 0  # full, or the connection is gone: the transport will see which
+        if sent == len(message):
+            return True
+        self._unsent = message[sent:]
+        self._drop()
+        return False
+
+    def _drop(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

@@ -88,12 +88,15 @@ class DirectoryCase(SynchronousTestCase):
     def wal(
         self, start: int, size: int, timeline: int = 1, system_identifier: int = SYSTEM_IDENTIFIER
     ) -> bytes:
-        """The WAL of the tests' cluster."""
+        """The WAL of the tests' cluster. Pages are on ancestors as the history file says."""
+        file = self.path / history_file_name(timeline)
+        ancestry = TimelineHistory.parse(timeline, file.read_bytes()) if file.exists() else None
         return wal_bytes(
             start,
             size,
             segment_size=SIZE,
             timeline=timeline,
+            history=ancestry,
             system_identifier=system_identifier,
         )
 

@@ -11,6 +11,7 @@ from walstream.errors import ArchiveError
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
 from walstream.interfaces import BackupHistoryFile, SystemIdentity, WALPosition
+from walstream.testing.wal import wal_bytes
 
 
 class LockTests(DirectoryCase):
@@ -377,7 +378,8 @@ class SizeTests(ArchiveCase):
             identity = SystemIdentity(IDENTITY.system_identifier, size, "18")
             self.successResultOf(archive.adopt(identity))
             self.successResultOf(archive.begin(1, size.start(0x81)))
-            archive.write(archive.written, memoryview(b"x" * 100))
+            wal = wal_bytes(archive.written, 100, segment_size=size)
+            archive.write(archive.written, memoryview(wal))
             self.finish(archive)
             partial = self.path / f"{size.name(1, 0x81)}.partial"
             self.assertEqual(partial.stat().st_size, size)

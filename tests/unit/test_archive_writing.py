@@ -19,6 +19,7 @@ from walstream.errors import (
 from walstream.formats.lsn import LSN
 from walstream.interfaces import SystemIdentity, WALPosition
 from walstream.testing.disk import ManualLane
+from walstream.testing.wal import wal_bytes
 
 FIRST = SIZE.name(1, 5)
 SECOND = SIZE.name(1, 6)
@@ -201,10 +202,12 @@ class DurabilityTests(ArchiveCase):
         self.successResultOf(archive.adopt(identity))
         self.successResultOf(archive.begin(1, size.start(1)))
         self.writing.is_held = True
-        for _ in range(5):
-            archive.write(archive.written, memoryview(bytes(2_400_000)))
+        wal = memoryview(wal_bytes(size, 6 * 2_400_000, segment_size=size))
+        pieces = [wal[offset : offset + 2_400_000] for offset in range(0, len(wal), 2_400_000)]
+        for piece in pieces[:5]:
+            archive.write(archive.written, piece)
         self.writing.work()
-        archive.write(archive.written, memoryview(bytes(2_400_000)))
+        archive.write(archive.written, pieces[5])
         self.writing.work()
         hints = [call for call in self.files.calls if call.startswith("start_writeback")]
         self.assertEqual([hint.split()[-1] for hint in hints], ["0+4796416", "4796416+9601024"])
@@ -318,9 +321,8 @@ class OverlapTests(ArchiveCase):
         self.put_segment(6)
         self.begin(self.archive)
         self.write(self.archive, SIZE)
-        self.assertRaises(
-            TimelineMismatch, self.archive.write, START + SIZE, memoryview(bytes(100))
-        )
+        other = memoryview(self.wal(START + SIZE, 90) + b"!")
+        self.assertRaises(TimelineMismatch, self.archive.write, START + SIZE, other)
         self.assert_finished([6])
 
     def test_wrong_size_is_put_right(self) -> None:
@@ -517,7 +519,8 @@ class RecoveryTests(ArchiveCase):
     def test_other_wal_is_refused_here_too(self) -> None:
         """The durable beginning decides."""
         self.begin(self.archive)
-        self.assertRaises(TimelineMismatch, self.archive.write, START, memoryview(bytes(100)))
+        other = memoryview(self.wal(START, 90) + b"!")
+        self.assertRaises(TimelineMismatch, self.archive.write, START, other)
 
     def test_a_beginning_that_cannot_be_read(self) -> None:
         """It is replaced without being compared: it may be the very reason for the failure."""

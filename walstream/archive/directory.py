@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorFromThreads
 from zope.interface import implementer
 
+from walstream.archive.checking import Verify
 from walstream.archive.serving import Equipment, ServedArchive, uncancelled
 from walstream.archive.sink import ArchiveSink
 from walstream.formats.lsn import LSN
@@ -36,6 +37,7 @@ class ArchiveDirectory(ServedArchive):
         reactor: IReactorFromThreads,
         *,
         equipment: Equipment | None = None,
+        verify: Verify = Verify.HEADERS,
     ) -> None:
         super().__init__(path, equipment or Equipment.of(reactor))
         self._sink = ArchiveSink(
@@ -44,6 +46,7 @@ class ArchiveDirectory(ServedArchive):
             self._documents,
             self._provider,
             self._equipment.writing,
+            verify,
         )
 
     # IWALSink

@@ -142,6 +142,13 @@ class OpenSegment:
 
     # What the lane does.
 
+    def read_back(self, position: int, size: int) -> bytes:
+        """What was put at *position*, *size* bytes of it.
+
+        :raises OSError: if that fails.
+        """
+        return self._files.pread(self._fd, size, position - self.start)
+
     def sync(self) -> None:
         """Make what was put durable, and at the first time the size and the directory entry too.
 

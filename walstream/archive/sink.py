@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 
 from walstream.archive.backpressure import Backpressure
+from walstream.archive.checking import Verify, begin_record_check, page_rules
 from walstream.archive.continuity import begins_at, check_continues
 from walstream.archive.documents import Documents
 from walstream.archive.filesystem import FileSystem
@@ -21,7 +22,8 @@ from walstream.archive.provider import ArchiveProvider
 from walstream.archive.stream import Stream
 from walstream.archive.supply import SegmentSupply
 from walstream.archive.survey import Survey
-from walstream.errors import SinkFailed, WrongSystem
+from walstream.errors import DamagedWAL, SinkFailed, WrongSystem
+from walstream.formats.arriving_pages import ArrivingPages
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
 from walstream.formats.timelines import TimelineHistory
@@ -48,6 +50,7 @@ class ArchiveSink:
         documents: Documents,
         provider: ArchiveProvider,
         lane: Lane,
+        verify: Verify = Verify.HEADERS,
     ) -> None:
         self.backpressure = Backpressure()
         self._files = files
@@ -55,6 +58,7 @@ class ArchiveSink:
         self._documents = documents
         self._provider = provider
         self._lane = lane
+        self._verify = verify
         self._one_at_a_time = DeferredLock()
         self._hold = Hold(files, paths, lane)
         documents.assure = self._hold.assure
@@ -203,7 +207,7 @@ class ArchiveSink:
         held = self._durable
         history = await self._history_of(start.timeline)
         check_continues(held, start, history, self._size())
-        stream = await self._make_stream(start, held)
+        stream = await self._make_stream(start, held, history)
         self.backpressure.begin()
         self._history = history
         self._stream = stream
@@ -214,7 +218,9 @@ class ArchiveSink:
             # Everything before is durable on the timelines before; what follows is not yet.
             self._flushed = start.lsn
 
-    async def _make_stream(self, start: WALPosition, held: WALPosition | None) -> Stream:
+    async def _make_stream(
+        self, start: WALPosition, held: WALPosition | None, history: TimelineHistory
+    ) -> Stream:
         size = self._size()
         if self._supply is None:
             self._supply = SegmentSupply(
@@ -229,7 +235,13 @@ class ArchiveSink:
         except OSError as error:
             path = supply.path(start.timeline, size.number(start.lsn))
             raise _failed("open", path, error) from error
-        return Stream(start, flushed, size, first, supply, self._lane, self)
+        identity = self._identity()
+        pages = ArrivingPages(start.lsn, page_rules(identity, history))
+        records = None
+        if self._verify is Verify.RECORDS:
+            begin = partial(begin_record_check, self._files, self._paths, identity, history)
+            records = await self._lane.run(partial(begin, start.lsn))
+        return Stream(start, flushed, size, first, supply, self._lane, self, pages, records)
 
     async def _history_of(self, timeline: int) -> TimelineHistory:
         held = self._durable
@@ -282,7 +294,7 @@ class ArchiveSink:
             self._supply.suspect = None
         self._provider.was_replaced(self._history.timeline, self._size().number(start))
 
-    def stream_failed(self, error: SinkFailed) -> None:
+    def stream_failed(self, error: SinkFailed | DamagedWAL) -> None:
         """See `StreamOwner.stream_failed`."""
         if self._supply is not None:
             self._supply.suspect = self._history.timeline
@@ -292,11 +304,14 @@ class ArchiveSink:
         self._hold.assure()
         store_identity(self._files, self._paths, identity)
 
-    def _size(self) -> SegmentSize:
+    def _identity(self) -> SystemIdentity:
         identity = self._provider.identity
         if identity is None:
             raise SinkFailed("no server's WAL was adopted, so none is expected")
-        return identity.segment_size
+        return identity
+
+    def _size(self) -> SegmentSize:
+        return self._identity().segment_size
 
     def _check_same_system(self, held: SystemIdentity, other: SystemIdentity) -> None:
         if not is_same_system(held, other):

@@ -15,10 +15,12 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from walstream.archive.checking import RecordCheck
 from walstream.archive.lane import Lane
 from walstream.archive.segment import OpenSegment
 from walstream.archive.supply import SegmentSupply
-from walstream.errors import ArchiveLost, Discontinuity, SinkFailed
+from walstream.errors import ArchiveLost, DamagedWAL, Discontinuity, SinkFailed
+from walstream.formats.arriving_pages import ArrivingPages
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
 from walstream.interfaces import WALPosition
@@ -45,7 +47,7 @@ class StreamOwner(Protocol):
     def stream_replaced(self, start: int) -> None:
         """Another file has taken the place of the .partial of the segment at *start*."""
 
-    def stream_failed(self, error: SinkFailed) -> None:
+    def stream_failed(self, error: SinkFailed | DamagedWAL) -> None:
         """Nothing more of the stream can be kept."""
 
 
@@ -71,16 +73,20 @@ class Stream:
         supply: SegmentSupply,
         lane: Lane,
         owner: StreamOwner,
+        pages: ArrivingPages,
+        records: RecordCheck | None = None,
     ) -> None:
         self.timeline = start.timeline
         self.start: int = start.lsn
         self.written: int = start.lsn
         self.flushed = flushed
-        self.failure: SinkFailed | None = None
+        self.failure: SinkFailed | DamagedWAL | None = None
         self._size = size
         self._supply = supply
         self._lane = lane
         self._owner = owner
+        self._pages = pages
+        self._records = records
         self._first = first
         self._segment: OpenSegment | None = None
         self._unsynced = 0
@@ -98,6 +104,7 @@ class Stream:
             raise self.failure
         if start != self.written:
             raise Discontinuity(self.written, start)
+        self._pages.check(start, data)
         segment = self._segment
         try:
             while True:
@@ -141,7 +148,7 @@ class Stream:
         self._segment = None
         self._write_back_at = segment.end + _WRITEBACK_EVERY
         self._unsynced += 1
-        job = self._make_durable(segment.finish)
+        job = self._make_durable(segment, segment.end, segment.finish)
         self._lane.post(segment.close)
         job.addCallback(self._completed, segment)
         job.addErrback(self._job_failed, segment)
@@ -171,7 +178,7 @@ class Stream:
         end, segment = self.written, self._segment
         # Behind the last complete segment there is nothing to sync, but the lane is to come there.
         sync = segment.sync if segment is not None else _nothing
-        job = self._make_durable(sync)
+        job = self._make_durable(segment, end, sync)
         job.addCallback(self._flush_done, end, segment)
         job.addErrback(self._job_failed, segment)
 
@@ -183,11 +190,15 @@ class Stream:
         if self._to_flush and self._flushing is None:
             self._start_flush()
 
-    def _make_durable(self, step: Callable[[], None]) -> Deferred[None]:
+    def _make_durable(
+        self, segment: OpenSegment | None, end: int, step: Callable[[], None]
+    ) -> Deferred[None]:
         def job() -> None:
             if self._is_broken:
                 raise _AfterFailure
             try:
+                if self._records is not None and segment is not None:
+                    self._records.check(segment, end)
                 step()
             except BaseException:
                 self._is_broken = True
@@ -223,28 +234,33 @@ class Stream:
     def _job_failed(self, failure: Failure, segment: OpenSegment | None) -> None:
         if self.failure is not None:
             return
-        if failure.check(OSError, ArchiveLost) is None:
+        if failure.check(OSError, ArchiveLost, DamagedWAL) is None:
             self._log.failure("a job of the archive failed", failure)
         self._fail(failure.value, "make durable", segment)
 
     def _fail(
         self, error: BaseException | None, what: str, segment: OpenSegment | None
-    ) -> SinkFailed:
-        if isinstance(error, ArchiveLost):
-            self.failure = error
-        else:
-            path = getattr(error, "filename", None)
-            if path is None:
-                path = segment.path if segment is not None else self._next_path()
-            reason = getattr(error, "strerror", None) or repr(error)
-            self.failure = SinkFailed(f"could not {what} {path}: {reason}")
-            self.failure.__cause__ = error
+    ) -> SinkFailed | DamagedWAL:
+        self.failure = self._failure_of(error, what, segment)
         waiting = (self._flushing or []) + self._to_flush
         self._flushing, self._to_flush = None, []
         for flushed in waiting:
             flushed.errback(self.failure)
         self._owner.stream_failed(self.failure)
         return self.failure
+
+    def _failure_of(
+        self, error: BaseException | None, what: str, segment: OpenSegment | None
+    ) -> SinkFailed | DamagedWAL:
+        if isinstance(error, ArchiveLost | DamagedWAL):
+            return error
+        path = getattr(error, "filename", None)
+        if path is None:
+            path = segment.path if segment is not None else self._next_path()
+        reason = getattr(error, "strerror", None) or repr(error)
+        failed = SinkFailed(f"could not {what} {path}: {reason}")
+        failed.__cause__ = error
+        return failed
 
 
 class _AfterFailure(Exception):

@@ -75,8 +75,8 @@ class ArrivingPages:
         known = len(self._beginning)
         offset = address + known - position
         header = self._beginning + bytes(data[offset : offset + LONG_HEADER_SIZE - known])
-        if not header[0] and rules.may_be_zero(address):
-            # No magic number begins with a zero.
+        if not any(header) and rules.may_be_zero(address):
+            # Even of a header that has come in part: no magic number begins with a zero.
             self._zeros_until = address - address % rules.size + rules.size
             return True
         if len(header) < rules.header_size(header, 0, address):
@@ -101,7 +101,9 @@ class ArrivingPages:
         """Pass whole pages for as long as there is nothing special about their headers."""
         rules, due, address = self._rules, self._due, self._next
         magic, timeline = rules.magic, rules.timeline
-        count = (min(position + len(data), rules.until) - address) // PAGE_SIZE
+        # The first page of a segment is always special.
+        segment_end = address + -address % rules.size
+        count = (min(position + len(data), rules.until, segment_end) - address) // PAGE_SIZE
         if count <= 0:
             return
         offset = address - position

@@ -7,6 +7,7 @@ Knows headers only: what lies behind them is for `walstream.formats.records`.
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from typing import Self, TypeAlias
@@ -28,6 +29,7 @@ __all__ = [
     "PageHeader",
     "SegmentHeader",
     "magic_of",
+    "magic_of_server",
     "major_version",
 ]
 
@@ -66,6 +68,8 @@ _MAGICS = {
     17: 0xD116,
     18: 0xD118,
 }
+# Of the releases 9, only 9.6.
+_VERSION = re.compile(r"(9)\.6|([1-9][0-9]+)")
 _MAJORS = {magic: major for major, magic in _MAGICS.items()}
 
 
@@ -89,6 +93,15 @@ def magic_of(major: int) -> int:
         return _MAGICS[major]
     except KeyError:
         raise FormatError(f"the WAL page magic of PostgreSQL {major} is not known") from None
+
+
+def magic_of_server(version: str) -> int | None:
+    """The magic number that a server of this ``server_version`` writes, such as ``15.19 (Debian)``.
+
+    None if it is not known, as of releases to come.
+    """
+    match = _VERSION.match(version)
+    return _MAGICS.get(int(match[1] or match[2])) if match else None
 
 
 @dataclass(frozen=True, slots=True)

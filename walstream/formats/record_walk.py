@@ -11,7 +11,7 @@ Written for speed, since all of an archive may pass: about half a microsecond fo
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from walstream.errors import DamagedWAL, FormatError
@@ -24,7 +24,7 @@ from walstream.formats.pages import (
     PAGE_SIZE,
 )
 
-__all__ = ["RECORD_HEADER", "Checksum", "FoundRecord", "RecordWalk", "is_switch"]
+__all__ = ["RECORD_HEADER", "Checksum", "FoundRecord", "RecordWalk", "is_switch", "walk_through"]
 
 #: A function that gives the CRC-32C (Castagnoli) of bytes, and takes that of the bytes before them
 #: to go on from as its second argument; such as that of the package crc32c.
@@ -136,7 +136,9 @@ class RecordWalk:
         self._at += size
         return True
 
-    def _pass_records(self, start: int, window: bytes, found: list[FoundRecord] | None) -> bool:
+    def _pass_records(  # noqa: C901 - a function call for each record would cost a fifth
+        self, start: int, window: bytes, found: list[FoundRecord] | None
+    ) -> bool:
         """Pass the records that are whole on this page, and begin the one that is not."""
         crc32c, last, size = self._crc32c, self.last, len(window)
         offset = self._at - start
@@ -258,6 +260,20 @@ class RecordWalk:
             check_zeros(self._at, rest)
         self._at += len(rest)
         return True
+
+
+def walk_through(walk: RecordWalk, position: int, pieces: Iterable[bytes]) -> None:
+    """Feed a walk with WAL from *position* on, in pieces of any size.
+
+    :raises DamagedWAL: as `RecordWalk.feed`.
+    """
+    rest = b""
+    for piece in pieces:
+        window = rest + piece if rest else piece
+        walk.feed(position, window)
+        behind = position + len(window)
+        rest = window[walk.needs - position :] if walk.needs < behind else b""
+        position = behind - len(rest)
 
 
 def _wrong_checksum(lsn: int, said: int, computed: int) -> DamagedWAL:

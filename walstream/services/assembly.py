@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.internet.endpoints import serverFromString
 
+from walstream.archive.checking import Verify
 from walstream.archive.directory import ArchiveDirectory
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.lane import ThreadLane
@@ -40,9 +41,10 @@ def receive(
     *,
     retry: bool = True,
     verbose: bool = False,
+    verify: Verify = Verify.HEADERS,
 ) -> HubService:
     """Receive from *upstream* into the directory *archive*."""
-    directory = ArchiveDirectory(archive, reactor)
+    directory = ArchiveDirectory(archive, reactor, verify=verify)
     receiver = ReceiverService(
         UpstreamEndpoint(reactor, upstream),
         directory,
@@ -74,13 +76,14 @@ def hub(
     sender_settings: SenderSettings,
     *,
     verbose: bool = False,
+    verify: Verify = Verify.HEADERS,
 ) -> HubService:
     """Receive from *upstream* into the directory *archive*, and serve it.
 
     :param settings: with ``synchronous=True``: what is served is what is durable.
     :param listen: a Twisted server endpoint string.
     """
-    directory = ArchiveDirectory(archive, reactor)
+    directory = ArchiveDirectory(archive, reactor, verify=verify)
     slots = _slots(reactor, archive)
     receiver = ReceiverService(
         UpstreamEndpoint(reactor, upstream), directory, settings, reactor, verbose=verbose

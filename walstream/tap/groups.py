@@ -112,6 +112,12 @@ class UpstreamOptions(CommandOptions):
         ["startpos", None, None, "Where to start if the archive is empty, such as 0/3000000."],
         ["dialect", None, "modern", "The protocol: modern, or 2009 for the first design."],
         ["wal-segsize", None, None, "With --dialect=2009: the segment size in MB (default: 16)."],
+        [
+            "verify",
+            None,
+            "headers",
+            "What of the WAL is checked before it counts: headers, records.",
+        ],
     ]
     optFlags = [["verbose", "v", "Log each finished segment too."]]
 
@@ -121,9 +127,12 @@ class UpstreamOptions(CommandOptions):
 
     def postOptions(self) -> None:
         """Read the connection string, and make settings of the rest."""
+        from walstream.archive.checking import Verify
+
         super().postOptions()
         self.upstream = self._upstream()
         self.settings = self._receiver_settings()
+        self.verify: Verify = self.checked("verify", one_of(Verify)) or Verify.HEADERS
 
     def _upstream(self) -> Upstream:
         from walstream.upstream import parse_conninfo

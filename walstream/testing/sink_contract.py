@@ -79,7 +79,7 @@ class _SinkContract(SynchronousTestCase):
         self.under_test = self.make()
         self.addCleanup(self.under_test.cleanup)
         self.sink = self.under_test.sink
-        self.timeline = 1
+        self.timeline, self.history = 1, TimelineHistory(1, ())
         self.buffer = bytearray()
 
     # What the tests are made of.
@@ -107,7 +107,9 @@ class _SinkContract(SynchronousTestCase):
 
     def wal(self, start: int, size: int) -> bytes:
         """The WAL of the contract's cluster."""
-        return wal_bytes(start, size, segment_size=SIZE, timeline=self.timeline)
+        return wal_bytes(
+            start, size, segment_size=SIZE, timeline=self.timeline, history=self.history
+        )
 
     def finish(self) -> None:
         """End the stream, and see that what it brought is what is held."""
@@ -297,7 +299,7 @@ class _SinkContract(SynchronousTestCase):
         self.finish()
         history = TimelineHistory(2, (TimelineSwitch(1, LSN(self.sink.written), "by a test"),))
         self.settled(self.sink.store_history(2, history.format()))
-        self.timeline = 2
+        self.timeline, self.history = 2, history
         self.begin(START + SIZE)
         self.write(SIZE + 100)
         self.settled(self.sink.flush())

@@ -26,6 +26,7 @@ from walstream.formats.pages import (
 )
 from walstream.formats.records import RECORD_HEADER, RecordHeader, record_crc
 from walstream.formats.segments import DEFAULT_SEGMENT_SIZE, SegmentSize
+from walstream.formats.timelines import TimelineHistory
 
 __all__ = ["RM_XLOG", "SYSTEM_IDENTIFIER", "WALBuilder", "wal_bytes"]
 
@@ -240,19 +241,27 @@ def wal_bytes(
     segment_size: SegmentSize = DEFAULT_SEGMENT_SIZE,
     system_identifier: int = SYSTEM_IDENTIFIER,
     timeline: int = 1,
+    history: TimelineHistory | None = None,
     major: int = 18,
 ) -> bytes:
     """*length* bytes of the shape of WAL from *start* on: valid page headers, and no records.
 
     Behind the headers each word of eight bytes holds its own position, so that any mix-up shows.
     Quick, for tests of whatever moves WAL without reading it.
+
+    :param history: that of *timeline*, if it has ancestors on which pages were begun.
     """
+    history = history or TimelineHistory(timeline, ())
     first = start - start % PAGE_SIZE
     last = start + length + -(start + length) % PAGE_SIZE
     wal = bytearray(array("Q", range(first, last, 8)).tobytes())
     for address in range(first, last, PAGE_SIZE):
         header = _page_header(
-            LSN(address), segment_size, system_identifier, timeline, magic_of(major)
+            LSN(address),
+            segment_size,
+            system_identifier,
+            history.timeline_at(address),
+            magic_of(major),
         )
         wal[address - first : address - first + len(header)] = header
     return bytes(wal[start - first : start - first + length])

@@ -40,6 +40,7 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 options.settings,
                 retry=not options["no-loop"],
                 verbose=bool(options["verbose"]),
+                retention=options.retention,
             )
         case SendOptions():
             return assembly.send(reactor, options.archive, options.listen, options.sender_settings)
@@ -52,5 +53,6 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 options.listen,
                 options.sender_settings,
                 verbose=bool(options["verbose"]),
+                retention=options.retention,
             )
     raise AssertionError(f"no service for {options!r}")

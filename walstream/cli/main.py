@@ -81,7 +81,8 @@ def main(words: Sequence[str] | None = None) -> int:
         )
         if name == wanted:
             module = command.load()
-            subparser.failure = module.FAILURE
+            # Of arguments that nobody takes it is the first parser that complains.
+            parser.failure = subparser.failure = module.FAILURE
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run, failure=module.FAILURE)
     return _run(parser.parse_args(words))

@@ -8,7 +8,6 @@ waits for the disk and for the processor, so it belongs into a lane.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 
@@ -95,6 +94,8 @@ def _write(files: FileSystem, unnamed: int, piece: bytes, offset: int) -> None:
     try:
         files.write_all(unnamed, piece, offset)
     except OSError as error:
+        import tempfile
+
         error.filename = tempfile.gettempdir()
         raise
 

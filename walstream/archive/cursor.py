@@ -7,9 +7,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from walstream.archive.images import Image, Images
+from walstream.archive.places import Place
 from walstream.archive.tail import Tail
+from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
-from walstream.interfaces import IWALCursor
+from walstream.interfaces import IWALCursor, WALPosition
 
 __all__ = ["Cursor"]
 
@@ -24,13 +26,23 @@ class Cursor:
     """
 
     def __init__(
-        self, timeline: int, position: int, size: SegmentSize, tail: Tail, images: Images
+        self,
+        timeline: int,
+        position: int,
+        size: SegmentSize,
+        tail: Tail,
+        images: Images,
+        place: Place | None = None,
     ) -> None:
+        """
+        :param place: where it is said what it needs, if it matters.
+        """
         self.position = position
         self._timeline = timeline
         self._size = size
         self._tail = tail
         self._images = images
+        self._place = place
         self._read_from = position
         self._image: Image | None = None
         self._next: Image | None = None
@@ -81,6 +93,8 @@ class Cursor:
         """See `IWALCursor.close`."""
         self._is_closed = True
         self._drop_images()
+        if self._place is not None:
+            self._place.leave()
         if self._waiter is not None:
             self._waiter.cancel()
 
@@ -130,6 +144,8 @@ class Cursor:
             self._images.release(image)
             return None
         self._image = image
+        if self._place is not None:
+            self._place.move(WALPosition(self._timeline, LSN(image.start)))
         return image
 
     def _look_ahead(self, position: int) -> None:

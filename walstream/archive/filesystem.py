@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -31,6 +30,8 @@ class FileSystem:
 
         It is gone when the last who has it open or mapped lets go of it.
         """
+        import tempfile  # takes a while, and few need it
+
         fd, path = tempfile.mkstemp(prefix="walstream-")
         os.unlink(path)
         return fd

@@ -12,6 +12,7 @@ from walstream.archive.images import Image, Images
 from walstream.archive.lane import Lane
 from walstream.archive.mapping import SegmentRequest, load_image
 from walstream.archive.paths import ArchivePaths, forms_of
+from walstream.archive.places import Places
 from walstream.archive.tail import Tail
 from walstream.errors import WALUnavailable
 from walstream.formats.backup_history import backup_history_name
@@ -30,12 +31,18 @@ class ArchiveProvider:
     """
 
     def __init__(
-        self, files: FileSystem, paths: ArchivePaths, documents: Documents, lane: Lane
+        self,
+        files: FileSystem,
+        paths: ArchivePaths,
+        documents: Documents,
+        lane: Lane,
+        places: Places,
     ) -> None:
         self.identity: SystemIdentity | None = None
         self._files = files
         self._paths = paths
         self._documents = documents
+        self._places = places
         self._tail = Tail()
         self._images = Images(lane, self._load)
 
@@ -57,7 +64,8 @@ class ArchiveProvider:
         size, available = self._size(), self._tail.available(timeline)
         if start > available:
             raise WALUnavailable(size.name(timeline, size.number(start)))
-        cursor = Cursor(timeline, start, size, self._tail, self._images)
+        place = await self._places.enter(WALPosition(timeline, start))
+        cursor = Cursor(timeline, start, size, self._tail, self._images, place)
         if start < available:
             try:
                 await cursor.ready()

@@ -13,15 +13,15 @@ import os
 import re
 from os.path import basename, dirname, exists, isdir, join
 
+from walstream.archive.compression import read_segment
 from walstream.archive.end_mark import read_end_mark
 from walstream.archive.filesystem import FileSystem
-from walstream.archive.forms import FORMS, read_segment
 from walstream.archive.identity import find_identity
-from walstream.archive.paths import ArchivePaths, rank_segments
-from walstream.archive.segment_check import check_pages
-from walstream.errors import ArchiveError, FormatError
-from walstream.formats.lsn import LSN
-from walstream.formats.pages import Buffer
+from walstream.archive.paths import ArchivePaths, forms_of, rank_segments
+from walstream.errors import ArchiveError, DamagedWAL, FormatError
+from walstream.formats.arriving_pages import ArrivingPages
+from walstream.formats.page_rules import PageRules
+from walstream.formats.pages import PAGE_SIZE, Buffer
 from walstream.formats.positions import SystemIdentity
 from walstream.formats.segments import (
     SegmentFile,
@@ -142,19 +142,19 @@ class _Segment:
 
     def _finished(self) -> Buffer | None:
         damage: FormatError | None = None
-        for form in FORMS:
-            path = self._paths.of(self._name + form)
+        for name in forms_of(self._name):
+            path = self._paths.of(name)
             try:
                 content = read_segment(self._files, path, self._identity.segment_size)
-                _, wrong = self._check(content)
-                if wrong is None:
-                    return content
-                raise FormatError(f"{path} is damaged: {wrong}")
+                self._check(content)
+                return content
             except FileNotFoundError:
                 continue
             except FormatError as error:
                 # In another form it may be whole: a crash can leave two.
                 damage = damage or error
+            except DamagedWAL as error:
+                damage = damage or FormatError(f"{path} is damaged: {error}")
         if damage is not None:
             raise damage
         return None
@@ -172,27 +172,34 @@ class _Segment:
         except FileNotFoundError:
             return None
         content += bytes(size - len(content))
-        good, wrong = self._check(content)
-        if wrong is not None and good < self._durable():
-            raise FormatError(f"{path} is damaged: {wrong}")
-        content[good:] = bytes(size - good)
+        try:
+            self._check(content)
+        except DamagedWAL as error:
+            good = error.position - error.position % PAGE_SIZE
+            if good < self._durable_end():
+                raise FormatError(f"{path} is damaged: {error}") from error
+            good -= self._identity.segment_size.start(self._segment.number)
+            content[good:] = bytes(size - good)
         return content
 
-    def _durable(self) -> int:
-        """How many of the segment's bytes are durable by the end mark."""
+    def _durable_end(self) -> int:
+        """Up to where the segment is durable by the end mark; 0 if that says nothing of it."""
         mark = read_end_mark(self._files, self._paths)
-        if mark is None or mark.timeline != self._segment.timeline:
-            return 0
+        return mark.lsn if mark is not None and mark.timeline == self._segment.timeline else 0
+
+    def _check(self, content: Buffer) -> None:
+        """Check all page headers.
+
+        :raises DamagedWAL: naming the first that is not right.
+        """
         size = self._identity.segment_size
-        return max(0, min(mark.lsn - size.start(self._segment.number), size))
-
-    def _check(self, content: Buffer) -> tuple[int, str | None]:
-        timeline = self._segment.timeline
-        return check_pages(content, self._start, self._history(timeline), timeline, self._identity)
-
-    @property
-    def _start(self) -> LSN:
-        return self._identity.segment_size.start(self._segment.number)
+        rules = PageRules(
+            size,
+            history=self._history(self._segment.timeline),
+            system_identifier=self._identity.system_identifier,
+        )
+        start = size.start(self._segment.number)
+        ArrivingPages(start, rules).check(start, memoryview(content))
 
     def _history(self, timeline: int) -> TimelineHistory | None:
         if timeline == 1:

@@ -14,6 +14,7 @@ from walstream.archive.documents import Documents
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.lane import Lane, ThreadLane
 from walstream.archive.paths import ArchivePaths
+from walstream.archive.places import Places
 from walstream.archive.provider import ArchiveProvider
 from walstream.errors import ArchiveError
 from walstream.formats.lsn import LSN
@@ -81,7 +82,8 @@ class ServedArchive:
         self._equipment = equipment
         files, lane = equipment.files, equipment.reading
         self._documents = Documents(files, self._paths, lane, equipment.writing)
-        self._provider = ArchiveProvider(files, self._paths, self._documents, lane)
+        self._places = Places(files, self._paths, lane)
+        self._provider = ArchiveProvider(files, self._paths, self._documents, lane, self._places)
 
     # IWALProvider
 
@@ -145,6 +147,7 @@ class ServedArchive:
             await self._stop()
         finally:
             self._provider.close()
+            await self._places.close().addErrback(lambda _: None)
             await self._equipment.writing.close()
             await self._equipment.reading.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ def main(words: Sequence[str] | None = None) -> int:
         description="Tools for archives of PostgreSQL's write-ahead log. To fill or serve one: "
         "twistd walstream --help.",
         allow_abbrev=False,
+        formatter_class=_formatter,
     )
     parser.failure = _NO_SUCH_COMMAND
     parser.add_argument("-V", "--version", action="version", version=f"walstream {__version__}")
@@ -71,11 +73,16 @@ def main(words: Sequence[str] | None = None) -> int:
     wanted = next((word for word in words if not word.startswith("-")), None)
     for name, command in COMMANDS.items():
         subparser = commands.add_parser(
-            name, help=command.summary, description=command.summary, allow_abbrev=False
+            name,
+            help=command.summary,
+            description=command.summary,
+            allow_abbrev=False,
+            formatter_class=_formatter,
         )
         if name == wanted:
             module = command.load()
-            subparser.failure = module.FAILURE
+            # Of arguments that nobody takes it is the first parser that complains.
+            parser.failure = subparser.failure = module.FAILURE
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run, failure=module.FAILURE)
     return _run(parser.parse_args(words))
@@ -91,6 +98,15 @@ def _run(arguments: argparse.Namespace) -> int:
         return failure
     except KeyboardInterrupt:
         return 130
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """For helps as wide as the terminal. argparse would find that out by means that load longer."""
+    try:
+        width = os.get_terminal_size().columns
+    except (OSError, ValueError):
+        width = 80
+    return argparse.HelpFormatter(prog, width=width - 2)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -14,7 +14,7 @@ from walstream.archive.retention import Plan, RetentionPolicy, make_plan, prune
 from walstream.cli.amounts import in_bytes
 from walstream.cli.progress import progress
 from walstream.errors import FormatError, RetentionRefused
-from walstream.formats.quantities import parse_duration, parse_size
+from walstream.formats.quantities import parse_count, parse_duration, parse_size
 
 __all__ = ["FAILURE", "REFUSED", "add_arguments", "run"]
 
@@ -48,7 +48,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--keep-backups",
         metavar="N",
-        type=_value(_count),
+        type=_value(parse_count),
         help="keep what the newest N backups need whose history files are in the archive",
     )
     parser.add_argument(
@@ -95,12 +95,6 @@ def _summary(plan: Plan, *, is_over: bool) -> str:
     what = "removed" if is_over else "would remove"
     text = f"{what} {len(plan.removed)} files, {in_bytes(plan.bytes)}"
     return f"{text}; {plan.next_kept} stays: {plan.reason}" if plan.next_kept else text
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or not int(text):
-        raise FormatError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)
 
 
 def _value(parse: Callable[[str], int]) -> Callable[[str], int]:

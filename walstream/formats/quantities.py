@@ -1,4 +1,4 @@
-"""Amounts of time and of space as PostgreSQL's settings have them: a number and a unit."""
+"""Amounts, of time and of space as PostgreSQL's settings have them: a number and a unit."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ import re
 
 from walstream.errors import FormatError
 
-__all__ = ["parse_duration", "parse_size"]
+__all__ = ["parse_count", "parse_duration", "parse_size"]
 
 _QUANTITY = re.compile(r"([0-9]{1,12})\s?([A-Za-z]+)")
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 # As in PostgreSQL, of 1024 each (documentation, "Parameter Names and Values").
 _BYTES = {"B": 1, "kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
+
+
+def parse_count(text: str) -> int:
+    """A number of 1 or more, in decimal digits.
+
+    :raises FormatError: for anything else.
+    """
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise FormatError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
 
 
 def parse_duration(text: str) -> int:

@@ -7,6 +7,8 @@ that wants the same with parts of its own.
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.endpoints import serverFromString
@@ -17,14 +19,16 @@ from walstream.archive.filesystem import FileSystem
 from walstream.archive.lane import ThreadLane
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.reader import ArchiveReader
+from walstream.archive.retention import RetentionPolicy
 from walstream.archive.slots import DirectorySlots
 from walstream.interfaces import ISlotStore, IWALProvider
 from walstream.protocols.receiver import ReceiverSettings
 from walstream.protocols.sender_factory import WALSenderFactory
 from walstream.protocols.settings import SenderSettings
 from walstream.services.endpoint import UpstreamEndpoint
-from walstream.services.hub import HubService
+from walstream.services.hub import HubService, Storage
 from walstream.services.receive import ReceiverService
+from walstream.services.retention import Retention
 from walstream.services.send import SenderService
 from walstream.upstream import Upstream
 
@@ -42,8 +46,12 @@ def receive(
     retry: bool = True,
     verbose: bool = False,
     verify: Verify = Verify.HEADERS,
+    retention: RetentionPolicy | None = None,
 ) -> HubService:
-    """Receive from *upstream* into the directory *archive*."""
+    """Receive from *upstream* into the directory *archive*.
+
+    :param retention: what is kept of it; without one, all is.
+    """
     directory = ArchiveDirectory(archive, reactor, verify=verify)
     receiver = ReceiverService(
         UpstreamEndpoint(reactor, upstream),
@@ -53,7 +61,8 @@ def receive(
         retry=retry,
         verbose=verbose,
     )
-    return HubService([directory.storage], receiver=receiver)
+    storage: list[Storage] = [directory.storage, *_retention(reactor, archive, retention)]
+    return HubService(storage, receiver=receiver)
 
 
 def send(reactor: Any, archive: _Path, listen: str, settings: SenderSettings) -> HubService:
@@ -77,11 +86,13 @@ def hub(
     *,
     verbose: bool = False,
     verify: Verify = Verify.HEADERS,
+    retention: RetentionPolicy | None = None,
 ) -> HubService:
     """Receive from *upstream* into the directory *archive*, and serve it.
 
     :param settings: with ``synchronous=True``: what is served is what is durable.
     :param listen: a Twisted server endpoint string.
+    :param retention: what is kept of the archive; without one, all is.
     """
     directory = ArchiveDirectory(archive, reactor, verify=verify)
     slots = _slots(reactor, archive)
@@ -89,7 +100,16 @@ def hub(
         UpstreamEndpoint(reactor, upstream), directory, settings, reactor, verbose=verbose
     )
     sender = _sender(reactor, directory, slots, listen, sender_settings)
-    return HubService([directory.storage, slots], receiver=receiver, sender=sender)
+    storage: list[Storage] = [directory.storage, slots, *_retention(reactor, archive, retention)]
+    return HubService(storage, receiver=receiver, sender=sender)
+
+
+def _retention(reactor: Any, archive: _Path, policy: RetentionPolicy | None) -> Sequence[Storage]:
+    if not policy:
+        return []
+    paths = ArchivePaths(os.path.abspath(archive))
+    lane = ThreadLane(reactor, "walstream-prune")
+    return [Retention(paths, policy, lane, reactor, time.time)]
 
 
 def _slots(reactor: Any, archive: _Path) -> DirectorySlots:

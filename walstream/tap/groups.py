@@ -16,11 +16,18 @@ from twisted.python import usage
 from walstream.tap.values import one_of, seconds, slot_name, whole_number
 
 if TYPE_CHECKING:
+    from walstream.archive.retention import RetentionPolicy
     from walstream.formats.lsn import LSN
     from walstream.protocols.receiver import ReceiverSettings
     from walstream.upstream import Upstream
 
-__all__ = ["ArchiveOptions", "CommandOptions", "ListenOptions", "UpstreamOptions"]
+__all__ = [
+    "ArchiveOptions",
+    "CommandOptions",
+    "ListenOptions",
+    "RetentionOptions",
+    "UpstreamOptions",
+]
 
 _T = TypeVar("_T")
 
@@ -179,6 +186,37 @@ class UpstreamOptions(CommandOptions):
     def end_position(self) -> LSN | None:
         """Where to stop; a hub goes on for ever."""
         return None
+
+
+class RetentionOptions(CommandOptions):
+    """What is kept of the archive. Without any of these all is."""
+
+    optParameters = [
+        ["keep-age", None, None, "Keep what was received in this time, such as 30d."],
+        ["keep-size", None, None, "Keep the newest segments of so many bytes, such as 500GB."],
+        ["keep-from", None, None, "Keep everything from a segment, an LSN or slot:NAME on."],
+        ["keep-backups", None, None, "Keep what the newest so many backups need."],
+    ]
+
+    _kept_backups: tuple[str, ...] = ()
+
+    def opt_keep_backup(self, path: str) -> None:
+        """Keep what the backup at this path needs. May be given more than once."""
+        self._kept_backups += (os.path.abspath(path),)
+
+    def postOptions(self) -> None:
+        """Make a policy of them."""
+        from walstream.archive.retention import RetentionPolicy
+        from walstream.formats.quantities import parse_count, parse_duration, parse_size
+
+        super().postOptions()
+        self.retention: RetentionPolicy = RetentionPolicy(
+            keep_age=self.checked("keep-age", parse_duration),
+            keep_size=self.checked("keep-size", parse_size),
+            keep_from=self["keep-from"],
+            keep_backups=self.checked("keep-backups", parse_count),
+            keep_backup=self._kept_backups,
+        )
 
 
 class ListenOptions(CommandOptions):

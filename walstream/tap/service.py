@@ -41,6 +41,7 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 retry=not options["no-loop"],
                 verbose=bool(options["verbose"]),
                 verify=options.verify,
+                retention=options.retention,
             )
         case SendOptions():
             return assembly.send(reactor, options.archive, options.listen, options.sender_settings)
@@ -54,5 +55,6 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 options.sender_settings,
                 verbose=bool(options["verbose"]),
                 verify=options.verify,
+                retention=options.retention,
             )
     raise AssertionError(f"no service for {options!r}")

@@ -33,6 +33,8 @@ class AcknowledgementSettings:
         of the server's could not be read: well under its ``wal_sender_timeout``.
     :ivar receive_timeout: seconds of silence after which the server is given up; it is asked for
         a sign of life after half of them. 0 for never.
+    :ivar wall_clock: the time of day, as a Unix time, that status updates carry; the reactor's
+        unless told otherwise. Nothing else goes by it: it may be set.
     """
 
     interval: float
@@ -40,6 +42,7 @@ class AcknowledgementSettings:
     synchronous: bool
     heartbeat: float
     receive_timeout: float
+    wall_clock: Callable[[], float] | None = None
 
 
 class Acknowledgement:
@@ -98,7 +101,7 @@ class Acknowledgement:
         # What is durable was written, even if this stream has not come that far yet: after a
         # reconnect the current segment is received again from its start.
         write = max(sink.written, flush)
-        now = pg_time(self._clock.seconds())
+        now = pg_time((self._settings.wall_clock or self._clock.seconds)())
         self._send(StandbyStatus(write, flush, 0, now, ask_for_reply).pack())
         self._reported_flush = flush
         self._schedule_report()

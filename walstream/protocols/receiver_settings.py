@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -33,6 +34,7 @@ class ReceiverSettings:
     :ivar dialect: the protocol to speak (``--dialect``).
     :ivar segment_size: what the 2009 dialect, which can't ask, assumes (``--wal-segsize``).
     :ivar receive_timeout: seconds of silence until the server is given up; 0: never.
+    :ivar wall_clock: the time of day for status updates; the reactor's unless told otherwise.
     """
 
     slot: str | None = None
@@ -43,3 +45,4 @@ class ReceiverSettings:
     dialect: Dialect = Dialect.MODERN
     segment_size: SegmentSize = DEFAULT_SEGMENT_SIZE
     receive_timeout: float = 60.0
+    wall_clock: Callable[[], float] | None = None

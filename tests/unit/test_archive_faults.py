@@ -12,6 +12,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from twisted.internet.defer import Deferred, fail
+
 from tests.unit.archives import IDENTITY, SIZE, START, ArchiveCase, Producer
 from walstream.archive import ArchiveDirectory
 from walstream.errors import ArchiveLost, SinkFailed
@@ -312,6 +314,35 @@ class EachStepTests(FaultCase):
             self.begin(self.archive)
             self.write(self.archive, 100)
             self.flush(self.archive)
+
+    def test_no_memory_in_a_lane(self) -> None:
+        """Whatever ends a job, nobody waits for ever, and no segment behind it is finished."""
+
+        def exhausted(_: int) -> None:
+            raise MemoryError
+
+        patch = self.patch(self.files, "fsync", exhausted)
+        self.write(self.archive, 3 * SIZE)
+        self.assertIn("MemoryError", self.failure(self.archive.flush(), SinkFailed))
+        self.failure(self.archive.finish(), SinkFailed)
+        self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
+        self.assertEqual([name for name in self.names() if name.isalnum()], [])
+        patch.restore()
+        self.goes_on()
+
+    def test_no_thread_for_a_lane(self) -> None:
+        """A job that never ran is a failure too: what comes behind it does not count."""
+        run, failing = self.writing.run, fail(OSError(errno.EAGAIN, "no thread"))
+
+        def once(_: Callable[[], None]) -> Deferred[None]:
+            self.writing.run = run  # type: ignore[method-assign]
+            return failing
+
+        self.writing.run = once  # type: ignore[assignment, method-assign]
+        self.write(self.archive, 3 * SIZE)
+        self.assertIn("no thread", self.failure(self.archive.finish(), SinkFailed))
+        self.assertEqual(self.archive.flushed, START + 100)
+        self.assertEqual([name for name in self.names() if name.isalnum()], [])
 
     def test_cleaning_up_hides_nothing(self) -> None:
         """When the file system became read-only, its leftovers cannot be removed either."""

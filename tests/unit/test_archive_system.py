@@ -161,6 +161,41 @@ class ThreadLaneTests(SynchronousTestCase):
         self.reactor.turn()
         self.assertEqual(self.successResultOf(again), 1)
 
+    def test_out_of_memory(self) -> None:
+        """Even if there is none left to say so in full: somebody waits for the answer."""
+
+        class Exhausting(MemoryError):
+            @property
+            def __traceback__(self) -> None:  # type: ignore[override]
+                raise MemoryError
+
+        def exhaust() -> None:
+            raise Exhausting
+
+        for job in (exhaust, _raising(MemoryError), _raising(SystemExit)):
+            result = self.lane.run(job)
+            self.reactor.turn()
+            self.failureResultOf(result, MemoryError, SystemExit)
+        self.assertEqual(len(self.lane._threads), 1)
+
+    def test_no_thread(self) -> None:
+        """Whoever needs one is told, and nothing is left to be run later, out of order."""
+        done: list[int] = []
+
+        def cannot_start(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch = self.patch(threading.Thread, "start", cannot_start)
+        result = self.lane.run(lambda: done.append(1))
+        self.assertIn("can't start new thread", str(self.failureResultOf(result, OSError).value))
+        self.lane.post(lambda: done.append(2))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        patch.restore()
+        self.lane.post(lambda: done.append(3))
+        self.lane.run(lambda: None)
+        self.reactor.turn()
+        self.assertEqual(done, [3])
+
     def test_cancelled(self) -> None:
         """The job runs all the same; its result is let go."""
         gate = threading.Event()
@@ -206,6 +241,13 @@ class ThreadLaneTests(SynchronousTestCase):
     def tearDown(self) -> None:
         if not self.lane.close().called:
             self.reactor.turn()
+
+
+def _raising(error: type[BaseException]) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
 
 
 def _failing(number: int) -> Callable[..., None]:

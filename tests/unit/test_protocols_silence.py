@@ -44,6 +44,27 @@ class SilenceWatchTests(SynchronousTestCase):
         self.pass_time(61)
         self.assertEqual(self.events, [("ask", 30.0), ("ask", 62.0), ("give up", 92.0)])
 
+    def test_time_that_passed_without_us(self) -> None:
+        """A process that stood still, or a clock that was set forward, is not the peer's fault."""
+        self.watch.start()
+        self.clock.advance(3600)
+        self.assertEqual(self.events, [("ask", 3600.0)])
+        self.pass_time(29)
+        self.watch.heard()
+        self.pass_time(29)
+        self.assertEqual(self.events, [("ask", 3600.0)])
+        self.pass_time(40)
+        self.assertEqual([event for event, _ in self.events], ["ask", "ask", "give up"])
+
+    def test_clock_set_back(self) -> None:
+        """It only takes longer then; and nothing breaks."""
+        self.watch.start()
+        self.pass_time(10)
+        self.clock.rightNow -= 3600
+        self.watch.heard()
+        self.pass_time(3700)
+        self.assertEqual([event for event, _ in self.events], ["ask", "give up"])
+
     def test_a_late_answer_counts(self) -> None:
         """An answer in the last moment saves the peer."""
         self.watch.start()

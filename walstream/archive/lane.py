@@ -7,6 +7,7 @@ a quarter of its rate, measured, against the plain queue here.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread, current_thread
@@ -63,13 +64,19 @@ class ThreadLane:
         if self._over is not None:
             return fail(RuntimeError("the archive is closed"))
         result: Deferred[T] = Deferred()
-        self._put(job, result.callback)
+        try:
+            self._put(job, result.callback)
+        except RuntimeError as error:
+            return fail(_no_thread(error))
         return result
 
     def post(self, job: Callable[[], None]) -> None:
         """See `Lane.post`."""
         if self._over is None:
-            self._put(job, None)
+            try:
+                self._put(job, None)
+            except RuntimeError:
+                self._log_failure(Failure())
 
     def tell(self, news: Callable[[], None]) -> None:
         """See `Lane.tell`."""
@@ -86,19 +93,31 @@ class ThreadLane:
         return self._over
 
     def _put(self, job: Callable[[], Any], report: Callable[[Any], None] | None) -> None:
-        self._jobs.put((job, report))
+        """Queue a job, once there is a thread for it.
+
+        :raises RuntimeError: if there is none, and the system gives none now.
+        """
         while self._names:
-            thread = Thread(target=self._work, name=self._names.pop(), daemon=True)
+            thread = Thread(target=self._work, name=self._names[-1], daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                if not self._threads:
+                    raise
+                break  # fewer will do for now
+            self._names.pop()
             self._threads.append(thread)
-            thread.start()
+        self._jobs.put((job, report))
 
     def _work(self) -> None:
         while (task := self._jobs.get()) is not None:
             job, report = task
             try:
                 result = job()
-            except Exception:
-                result = Failure()
+            except BaseException as error:
+                # Whatever it is, memory that ran out for one: somebody waits for the answer, and
+                # the next job for this thread.
+                result = _failure(error)
                 report = report or self._log_failure
             if report is not None:
                 self._reactor.callFromThread(report, result)
@@ -113,3 +132,18 @@ class ThreadLane:
         self._threads.remove(thread)
         if not self._threads and self._over is not None:
             self._over.callback(None)
+
+
+def _failure(error: BaseException) -> Failure:
+    try:
+        return Failure(error)
+    except MemoryError:
+        return _OUT_OF_MEMORY
+
+
+def _no_thread(error: RuntimeError) -> OSError:
+    return OSError(errno.EAGAIN, f"no thread for the archive: {error}")
+
+
+# To make one takes memory.
+_OUT_OF_MEMORY = Failure(MemoryError())

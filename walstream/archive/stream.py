@@ -93,7 +93,7 @@ class Stream:
         self._write_back_at = start.lsn + _WRITEBACK_EVERY
         self._flushing: list[Deferred[LSN]] | None = None
         self._to_flush: list[Deferred[LSN]] = []
-        # Set in the lane's thread, by the first job that failed.
+        # Set by the first job that failed, in the lane's thread so that no job comes in between.
         self._is_broken = False
 
     # Taking WAL.
@@ -232,6 +232,8 @@ class Stream:
                 segment.close()
 
     def _job_failed(self, failure: Failure, segment: OpenSegment | None) -> None:
+        # If the lane could not even run it, this is the first that is known of it.
+        self._is_broken = True
         if self.failure is not None:
             return
         if failure.check(OSError, ArchiveLost, DamagedWAL) is None:

@@ -36,6 +36,8 @@ class AcknowledgementSettings:
         of the server's could not be read: well under its ``wal_sender_timeout``.
     :ivar receive_timeout: seconds of silence after which the server is given up; it is asked for
         a sign of life after half of them. 0 for never.
+    :ivar wall_clock: the time of day, as a Unix time, that status updates carry; the reactor's
+        unless told otherwise. Nothing else goes by it: it may be set.
     """
 
     interval: float

@@ -250,6 +250,7 @@ class WALReceiver(ReplicationClient):
                 synchronous=settings.synchronous,
                 heartbeat=(sender_timeout or 60.0) / 3,
                 receive_timeout=settings.receive_timeout,
+                wall_clock=settings.wall_clock,
             ),
             self._clock,
             lambda payload: self.send(messages.copy_data(payload)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -56,6 +57,7 @@ class ReceiverSettings:
     :ivar on_synchronous: what to do without *synchronous* where ``synchronous_standby_names``
         names us (``--on-synchronous``).
     :ivar report_apply: which apply position to report (``--report-apply``).
+    :ivar wall_clock: the time of day for status updates; the reactor's unless told otherwise.
     """
 
     slot: str | None = None
@@ -68,3 +70,4 @@ class ReceiverSettings:
     receive_timeout: float = 60.0
     on_synchronous: OnSynchronous = OnSynchronous.SWITCH
     report_apply: ReportApply = ReportApply.FLUSH
+    wall_clock: Callable[[], float] | None = None

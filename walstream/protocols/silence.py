@@ -68,12 +68,16 @@ class SilenceWatch:
             self.heard()
         now, half = self._clock.seconds(), self._timeout / 2
         if now >= self._last_sign + self._timeout:
-            self._give_up()
-            return
+            if self._asked:
+                self._give_up()
+                return
+            # The time has passed without us: the process or its machine stood still, or somebody
+            # set the clock that the reactor goes by. Nobody is given up who was not asked.
+            self._last_sign = now - half
         asks = not self._asked and now >= self._last_sign + half
         self._asked = self._asked or asks
         due = self._last_sign + (self._timeout if self._asked else half)
         # Before it asks: whoever is told to may stop the watch.
-        self._call = self._clock.callLater(due - now, self._look)
+        self._call = self._clock.callLater(max(0.0, due - now), self._look)
         if asks:
             self._ask()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
@@ -177,6 +178,7 @@ class UpstreamOptions(CommandOptions):
             end_position=self.end_position(),
             dialect=dialect,
             segment_size=size or DEFAULT_SEGMENT_SIZE,
+            wall_clock=time.time,
         )
 
     def is_synchronous(self) -> bool:

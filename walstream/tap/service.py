@@ -17,7 +17,9 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     from walstream.services.process import ExitStatus, ProcessService
+    from walstream.services.steady_time import use_steady_time
 
+    use_steady_time(reactor)
     # Made before what has to be cleaned up at the end: see there.
     status = ExitStatus()
     service = _command_service(options.subOptions, reactor)

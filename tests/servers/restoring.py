@@ -10,14 +10,15 @@ import os
 import select
 import shutil
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from walstream.embedded import Account
+from tests.servers.daemon import wait_until
+from walstream.embedded import Account, Cluster, Installation
 
-__all__ = ["Restorer", "Restoring", "copy_from"]
+__all__ = ["Restorer", "Restoring", "copy_from", "recovered"]
 
 #: Brings the file of that name to that path; its result is the command's exit status.
 Restorer = Callable[[str, Path], int]
@@ -96,3 +97,42 @@ class Restoring:
             self._account.own(target)
             self.restored.append(name)
         return status
+
+
+@contextmanager
+def recovered(
+    installation: Installation,
+    base: Path,
+    directory: Path,
+    restore: Restorer,
+    **settings: str | int,
+) -> Iterator[Cluster]:
+    """A server that has recovered from a copy of a base backup, and takes writes.
+
+    :param base: the base backup's directory.
+    :param directory: the server's place; new, in one that every user can enter.
+    :param settings: such as a target; without one it recovers to the end of the WAL.
+    """
+    server = Cluster(installation, directory)
+    with server:
+        server.run(["cp", "-a", base, server.data])
+        with Restoring(directory, server.data, restore, server.account) as restoring:
+            server.configure(
+                {
+                    "port": server.port,
+                    "restore_command": restoring.command,
+                    "synchronous_standby_names": "",
+                    "recovery_target_action": "promote",
+                    **settings,
+                }
+            )
+            signal = server.data / "recovery.signal"
+            signal.touch()
+            server.account.own(signal)
+            server.start()
+            wait_until(lambda: not _recovers(server), "recovered", 60)
+        yield server
+
+
+def _recovers(server: Cluster) -> bool:
+    return bool(server.query("SELECT pg_is_in_recovery()")[0][0])

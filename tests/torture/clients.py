@@ -15,7 +15,7 @@ from psycopg.errors import Diagnostic
 
 from tests.torture.record import Record
 
-__all__ = ["Clients", "table"]
+__all__ = ["Clients", "make_table", "table"]
 
 # Said with the success of a commit that is not, or may not be, on the standby.
 _CANCELLED = "01000"
@@ -24,6 +24,17 @@ _CANCELLED = "01000"
 def table(epoch: int) -> sql.Identifier:
     """The name of an epoch's table."""
     return sql.Identifier(f"commits_{epoch}")
+
+
+def make_table(connection: psycopg.Connection[Any], epoch: int) -> None:
+    """Make an epoch's table. Not to be confirmed by a standby, which may be away."""
+    connection.execute("SET synchronous_commit = local")
+    connection.execute(
+        sql.SQL(
+            "CREATE TABLE {} (client int, counter bigint, filler text,"
+            " PRIMARY KEY (client, counter))"
+        ).format(table(epoch))
+    )
 
 
 class Clients:

@@ -187,7 +187,7 @@ def _judge(world: World, judge: Judge) -> tuple[list[str], int]:
         troubles.append(finding)
     troubles += _differences(world.archive, world.primary.data / "pg_wal")
     losses = recover(
-        world.primary,
+        world.primary.installation,
         world.base,
         world.directory / "recovered",
         judge.restore(world.archive),

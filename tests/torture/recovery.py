@@ -8,52 +8,38 @@ from pathlib import Path
 
 from psycopg import sql
 
-from tests.servers.daemon import wait_until
-from tests.servers.restoring import Restorer, Restoring
+from tests.servers.restoring import Restorer, recovered
 from tests.torture.clients import table
 from tests.torture.record import Run
-from walstream.embedded import Cluster
+from walstream.embedded import Cluster, Installation
 
-__all__ = ["Loss", "recover"]
+__all__ = ["Loss", "find_losses", "recover"]
 
+#: A run of commits that lacks some, and how many.
 Loss = tuple[Run, int]
 
 
 def recover(
-    primary: Cluster, base: Path, directory: Path, restore: Restorer, runs: Sequence[Run]
+    installation: Installation,
+    base: Path,
+    directory: Path,
+    restore: Restorer,
+    runs: Sequence[Run],
 ) -> list[Loss]:
-    """Recover to the end of the archive; the runs of commits that lack some, and how many.
+    """Recover to the end of the archive, and look for the commits.
 
     :param directory: the recovered server's place; removed if nothing was lost.
     """
     shutil.rmtree(directory, ignore_errors=True)
-    server = Cluster(primary.installation, directory)
-    with server:
-        server.run(["cp", "-a", base, server.data])
-        with Restoring(directory, server.data, restore, server.account) as restoring:
-            server.configure(
-                {
-                    "port": server.port,
-                    "restore_command": restoring.command,
-                    "synchronous_standby_names": "",
-                }
-            )
-            signal = server.data / "recovery.signal"
-            signal.touch()
-            server.account.own(signal)
-            server.start()
-            wait_until(lambda: not _recovers(server), "at the end of the archive", 60)
-        losses = _losses(server, runs)
+    with recovered(installation, base, directory, restore) as server:
+        losses = find_losses(server, runs)
     if not losses:
         shutil.rmtree(directory)
     return losses
 
 
-def _recovers(server: Cluster) -> bool:
-    return bool(server.query("SELECT pg_is_in_recovery()")[0][0])
-
-
-def _losses(server: Cluster, runs: Sequence[Run]) -> list[Loss]:
+def find_losses(server: Cluster, runs: Sequence[Run]) -> list[Loss]:
+    """What of *runs* is not on that server."""
     losses = []
     with server.connect() as connection:
         for run in runs:

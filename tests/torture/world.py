@@ -18,7 +18,7 @@ from psycopg import sql
 from tests.servers.daemon import Walstream, wait_until
 from tests.servers.disk import Disk
 from tests.servers.proxy import Proxy
-from tests.torture.clients import Clients, table
+from tests.torture.clients import Clients, make_table, table
 from tests.torture.failing import Failing
 from tests.torture.record import Record
 from walstream.embedded import Cluster, Installation
@@ -165,14 +165,7 @@ class World:
         """
         epoch = self._state.epoch + 1
         with self.primary.connect() as connection:
-            # Nobody would confirm it while walstream is away, and it need not be.
-            connection.execute("SET synchronous_commit = local")
-            connection.execute(
-                sql.SQL(
-                    "CREATE TABLE {} (client int, counter bigint, filler text,"
-                    " PRIMARY KEY (client, counter))"
-                ).format(table(epoch))
-            )
+            make_table(connection, epoch)
             self.clients.epoch = self._state.epoch = epoch
             connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table(epoch - 2)))
         self._save()

@@ -9,7 +9,7 @@ import pytest
 from tests.torture.run import torture
 from walstream.embedded import Installation
 
-_KINDS = ("both", "fsync", "power", "full", "primary")
+_KINDS = ("both", "fsync", "power", "full")
 
 
 def test_every_confirmed_commit_is_in_the_archive(

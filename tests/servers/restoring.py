@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Self
 
 from tests.servers.daemon import wait_until
+from walstream.cli.main import main
 from walstream.embedded import Account, Cluster, Installation
 
-__all__ = ["Restorer", "Restoring", "copy_from", "recovered"]
+__all__ = ["Restorer", "Restoring", "copy_from", "recovered", "restore_wal"]
 
 #: Brings the file of that name to that path; its result is the command's exit status.
 Restorer = Callable[[str, Path], int]
@@ -33,6 +34,15 @@ def copy_from(archive: Path) -> Restorer:
                 shutil.copyfile(archive / candidate, target)
                 return 0
         return 1
+
+    return restore
+
+
+def restore_wal(archive: Path, *options: str) -> Restorer:
+    """``walstream restore-wal``, in this process."""
+
+    def restore(name: str, target: Path) -> int:
+        return main(["restore-wal", str(archive), name, str(target), *options])
 
     return restore
 

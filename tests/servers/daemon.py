@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -31,9 +32,12 @@ class Walstream:
 
     :param arguments: the command and its options.
     :param log: where its output goes.
+    :param environment: what to add to ours.
     """
 
-    def __init__(self, *arguments: str | Path, log: Path) -> None:
+    def __init__(
+        self, *arguments: str | Path, log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.log = log
         twistd = Path(sys.executable).with_name("twistd")
         command = [sys.executable, twistd, "-n", "--pidfile=", "walstream", *arguments]
@@ -43,6 +47,7 @@ class Walstream:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
             )
 
     def __enter__(self) -> Self:

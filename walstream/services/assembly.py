@@ -11,13 +11,15 @@ from typing import Any
 
 from twisted.internet.endpoints import serverFromString
 
+from walstream.archive.compressor import Compressor
 from walstream.archive.directory import ArchiveDirectory
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.lane import ThreadLane
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.reader import ArchiveReader
 from walstream.archive.slots import DirectorySlots
-from walstream.interfaces import ISlotStore, IWALProvider
+from walstream.formats.compression import Compression
+from walstream.interfaces import ISlotStore, IWALProvider, IWALSink
 from walstream.protocols.receiver import ReceiverSettings
 from walstream.protocols.sender_factory import WALSenderFactory
 from walstream.protocols.settings import SenderSettings
@@ -40,8 +42,13 @@ def receive(
     *,
     retry: bool = True,
     verbose: bool = False,
+    compression: Compression | None = None,
+    compress_jobs: int = 1,
 ) -> HubService:
-    """Receive from *upstream* into the directory *archive*."""
+    """Receive from *upstream* into the directory *archive*.
+
+    :param compression: how finished segments are compressed, *compress_jobs* at a time.
+    """
     directory = ArchiveDirectory(archive, reactor)
     receiver = ReceiverService(
         UpstreamEndpoint(reactor, upstream),
@@ -51,7 +58,8 @@ def receive(
         retry=retry,
         verbose=verbose,
     )
-    return HubService([directory.storage], receiver=receiver)
+    compressors = _compressors(reactor, archive, directory, compression, compress_jobs)
+    return HubService([directory.storage, *compressors], receiver=receiver)
 
 
 def send(reactor: Any, archive: _Path, listen: str, settings: SenderSettings) -> HubService:
@@ -74,11 +82,14 @@ def hub(
     sender_settings: SenderSettings,
     *,
     verbose: bool = False,
+    compression: Compression | None = None,
+    compress_jobs: int = 1,
 ) -> HubService:
     """Receive from *upstream* into the directory *archive*, and serve it.
 
     :param settings: with ``synchronous=True``: what is served is what is durable.
     :param listen: a Twisted server endpoint string.
+    :param compression: how finished segments are compressed, *compress_jobs* at a time.
     """
     directory = ArchiveDirectory(archive, reactor)
     slots = _slots(reactor, archive)
@@ -86,12 +97,23 @@ def hub(
         UpstreamEndpoint(reactor, upstream), directory, settings, reactor, verbose=verbose
     )
     sender = _sender(reactor, directory, slots, listen, sender_settings)
-    return HubService([directory.storage, slots], receiver=receiver, sender=sender)
+    compressors = _compressors(reactor, archive, directory, compression, compress_jobs)
+    return HubService([directory.storage, slots, *compressors], receiver=receiver, sender=sender)
 
 
 def _slots(reactor: Any, archive: _Path) -> DirectorySlots:
     directory = ArchivePaths(os.path.abspath(archive)).slots
     return DirectorySlots(directory, FileSystem(), ThreadLane(reactor, "walstream-slots"), reactor)
+
+
+def _compressors(
+    reactor: Any, archive: _Path, sink: IWALSink, compression: Compression | None, jobs: int
+) -> list[Compressor]:
+    if compression is None:
+        return []
+    lane = ThreadLane(reactor, "walstream-compress", jobs)
+    paths = ArchivePaths(os.path.abspath(archive))
+    return [Compressor(FileSystem(), paths, sink, compression, lane, reactor, jobs)]
 
 
 def _sender(

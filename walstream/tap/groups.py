@@ -13,14 +13,21 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 from twisted.python import usage
 
-from walstream.tap.values import one_of, seconds, slot_name, whole_number
+from walstream.tap.values import count, one_of, seconds, slot_name, whole_number
 
 if TYPE_CHECKING:
+    from walstream.formats.compression import Compression
     from walstream.formats.lsn import LSN
     from walstream.protocols.receiver import ReceiverSettings
     from walstream.upstream import Upstream
 
-__all__ = ["ArchiveOptions", "CommandOptions", "ListenOptions", "UpstreamOptions"]
+__all__ = [
+    "ArchiveOptions",
+    "CommandOptions",
+    "CompressionOptions",
+    "ListenOptions",
+    "UpstreamOptions",
+]
 
 _T = TypeVar("_T")
 
@@ -94,6 +101,39 @@ class ArchiveOptions(CommandOptions):
                 f"--archive: {self.archive} cannot be made, since there is no directory "
                 f"{self.archive.parent}; make that one first"
             )
+
+
+class CompressionOptions(CommandOptions):
+    """In which form finished segments are kept."""
+
+    optParameters = [
+        [
+            "compress",
+            "Z",
+            "none",
+            "Compress finished segments: none, gzip, lz4 or zstd, with a level or options behind "
+            "a colon, as for pg_receivewal.",
+        ],
+        [
+            "compress-jobs",
+            None,
+            None,
+            "How many segments to compress at a time (default: half of the cores, at most 4).",
+        ],
+    ]
+
+    def postOptions(self) -> None:
+        """Read the method, and see whether it is there."""
+        from walstream.formats.compression import Compression
+
+        super().postOptions()
+        self.compression = self.checked("compress", Compression.parse)
+        self.compress_jobs = self.checked("compress-jobs", count) or _default_jobs()
+        if self.compression is None:
+            if self["compress-jobs"] is not None:
+                raise usage.UsageError("--compress-jobs is for --compress only: leave it out")
+            return
+        _require_library(self.compression)
 
 
 class UpstreamOptions(CommandOptions):
@@ -207,3 +247,18 @@ class ListenOptions(CommandOptions):
         self.sender_settings: SenderSettings = SenderSettings(
             sender_timeout=self.checked("sender-timeout", seconds) or 0.0
         )
+
+
+def _default_jobs() -> int:
+    """Compressing leaves room for receiving, which waits for nobody."""
+    return max(1, min((os.cpu_count() or 1) // 2, 4))
+
+
+def _require_library(compression: Compression) -> None:
+    from walstream.archive.codecs import require_library
+    from walstream.errors import ArchiveError
+
+    try:
+        require_library(compression.method)
+    except ArchiveError as error:
+        raise usage.UsageError(f"--compress: {error}") from error

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 from twisted.python import usage
 
-from walstream.tap.groups import ArchiveOptions, CommandOptions, ListenOptions, UpstreamOptions
+from walstream.tap.groups import (
+    ArchiveOptions,
+    CommandOptions,
+    CompressionOptions,
+    ListenOptions,
+    UpstreamOptions,
+)
 from walstream.tap.values import seconds, whole_number
 
 if TYPE_CHECKING:
@@ -15,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["DemoOptions", "HubOptions", "Options", "ReceiveOptions", "SendOptions"]
 
 
-class ReceiveOptions(UpstreamOptions, ArchiveOptions):
+class ReceiveOptions(UpstreamOptions, CompressionOptions, ArchiveOptions):
     """twistd walstream receive"""
 
     synopsis = "--upstream=CONNINFO --archive=DIR [options]"
@@ -45,7 +51,7 @@ class SendOptions(ListenOptions, ArchiveOptions):
     makes_archive = False
 
 
-class HubOptions(ListenOptions, UpstreamOptions, ArchiveOptions):
+class HubOptions(ListenOptions, UpstreamOptions, CompressionOptions, ArchiveOptions):
     """twistd walstream hub"""
 
     synopsis = "--upstream=CONNINFO --archive=DIR --listen=ENDPOINT [options]"

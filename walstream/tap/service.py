@@ -40,6 +40,8 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 options.settings,
                 retry=not options["no-loop"],
                 verbose=bool(options["verbose"]),
+                compression=options.compression,
+                compress_jobs=options.compress_jobs,
             )
         case SendOptions():
             return assembly.send(reactor, options.archive, options.listen, options.sender_settings)
@@ -52,5 +54,7 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 options.listen,
                 options.sender_settings,
                 verbose=bool(options["verbose"]),
+                compression=options.compression,
+                compress_jobs=options.compress_jobs,
             )
     raise AssertionError(f"no service for {options!r}")

@@ -42,7 +42,7 @@ class ArchiveDirectory(ServedArchive):
         super().__init__(path, equipment or Equipment.of(reactor))
         self._sink = ArchiveSink(
             self._equipment.files,
-            self._paths,
+            self.paths,
             self._documents,
             self._provider,
             self._equipment.writing,

@@ -77,6 +77,11 @@ class FileSystem:
             return None
         return status.st_dev, status.st_ino
 
+    def copy_times(self, source: int, target: int) -> None:
+        """Give an open file the times of another: when it was written, above all."""
+        status = os.fstat(source)
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
     def set_size(self, fd: int, size: int) -> None:
         """Give a file its size, with disk space for all of it; what it holds up to there stays."""
         if self.size_of(fd) > size:

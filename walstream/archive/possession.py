@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from walstream.archive.compressing import remove_leftovers
 from walstream.archive.end_mark import EndMark, read_end_mark
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.identity import is_same_system, store_identity
@@ -103,6 +104,7 @@ def _take(files: FileSystem, paths: ArchivePaths) -> Possession:
     try:
         for leftover in (paths.spare, paths.fresh, paths.rewrite, paths.incoming):
             files.unlink(leftover)
+        remove_leftovers(files, paths)
         found = survey(files, paths)
         if found.identity is not None and found.is_adopted:
             store_identity(files, paths, found.identity)

@@ -35,12 +35,12 @@ class ArchiveReader(ServedArchive):
     ) -> None:
         super().__init__(path, equipment or Equipment.of(reactor))
         files, lane = self._equipment.files, self._equipment.reading
-        self._follower = Follower(files, self._paths, self._provider, self._documents, lane)
-        self._watch = watch or make_watch(self._paths, reactor)
+        self._follower = Follower(files, self.paths, self._provider, self._documents, lane)
+        self._watch = watch or make_watch(self.paths, reactor)
 
     async def _start(self) -> None:
-        if not os.path.isdir(self._paths.root):
-            raise ArchiveError(f"archive {self._paths.root} is not a directory")
+        if not os.path.isdir(self.paths.root):
+            raise ArchiveError(f"archive {self.paths.root} is not a directory")
         # Watched before it is looked at, so that nothing can slip through in between.
         self._watch.start(self._follower.changed)
         await self._follower.look()

@@ -73,17 +73,18 @@ class Storage:
 class ServedArchive:
     """The reading side of an archive directory; how it is opened is for subclasses.
 
+    :ivar paths: where its files are.
     :ivar storage: opens and closes it. Only in between is there anything to read.
     """
 
     def __init__(self, path: str | os.PathLike[str], equipment: Equipment) -> None:
         self.storage = Storage(self._open, self._close)
-        self._paths = ArchivePaths(os.path.abspath(path))
+        self.paths = ArchivePaths(os.path.abspath(path))
         self._equipment = equipment
         files, lane = equipment.files, equipment.reading
-        self._documents = Documents(files, self._paths, lane, equipment.writing)
-        self._places = Places(files, self._paths, lane)
-        self._provider = ArchiveProvider(files, self._paths, self._documents, lane, self._places)
+        self._documents = Documents(files, self.paths, lane, equipment.writing)
+        self._places = Places(files, self.paths, lane)
+        self._provider = ArchiveProvider(files, self.paths, self._documents, lane, self._places)
 
     # IWALProvider
 
@@ -134,7 +135,7 @@ class ServedArchive:
             await self._start()
         except OSError as error:
             await self._shut()
-            raise ArchiveError(f"archive {self._paths.root} cannot be opened: {error}") from error
+            raise ArchiveError(f"archive {self.paths.root} cannot be opened: {error}") from error
         except BaseException:
             await self._shut()
             raise

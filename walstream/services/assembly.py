@@ -7,34 +7,31 @@ that wants the same with parts of its own.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.endpoints import serverFromString
 
-from walstream.archive.checking import Verify
-from walstream.archive.directory import ArchiveDirectory
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.lane import ThreadLane
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.reader import ArchiveReader
-from walstream.archive.retention import RetentionPolicy
 from walstream.archive.slots import DirectorySlots
 from walstream.interfaces import ISlotStore, IWALProvider
 from walstream.protocols.receiver import ReceiverSettings
 from walstream.protocols.sender_factory import WALSenderFactory
 from walstream.protocols.settings import SenderSettings
+from walstream.services.archive_care import ArchiveCare
 from walstream.services.endpoint import UpstreamEndpoint
 from walstream.services.hub import HubService, Storage
 from walstream.services.receive import ReceiverService
-from walstream.services.retention import Retention
 from walstream.services.send import SenderService
 from walstream.upstream import Upstream
 
 __all__ = ["hub", "receive", "send"]
 
 _Path = str | os.PathLike[str]
+
+_PLAIN_CARE = ArchiveCare()
 
 
 def receive(
@@ -45,14 +42,13 @@ def receive(
     *,
     retry: bool = True,
     verbose: bool = False,
-    verify: Verify = Verify.HEADERS,
-    retention: RetentionPolicy | None = None,
+    care: ArchiveCare = _PLAIN_CARE,
 ) -> HubService:
     """Receive from *upstream* into the directory *archive*.
 
-    :param retention: what is kept of it; without one, all is.
+    :param care: how the archive is filled and looked after.
     """
-    directory = ArchiveDirectory(archive, reactor, verify=verify)
+    directory = care.directory(reactor, archive)
     receiver = ReceiverService(
         UpstreamEndpoint(reactor, upstream),
         directory,
@@ -61,7 +57,7 @@ def receive(
         retry=retry,
         verbose=verbose,
     )
-    storage: list[Storage] = [directory.storage, *_retention(reactor, archive, retention)]
+    storage: list[Storage] = [directory.storage, *care.caretakers(reactor, directory)]
     return HubService(storage, receiver=receiver)
 
 
@@ -85,31 +81,22 @@ def hub(
     sender_settings: SenderSettings,
     *,
     verbose: bool = False,
-    verify: Verify = Verify.HEADERS,
-    retention: RetentionPolicy | None = None,
+    care: ArchiveCare = _PLAIN_CARE,
 ) -> HubService:
     """Receive from *upstream* into the directory *archive*, and serve it.
 
     :param settings: with ``synchronous=True``: what is served is what is durable.
     :param listen: a Twisted server endpoint string.
-    :param retention: what is kept of the archive; without one, all is.
+    :param care: how the archive is filled and looked after.
     """
-    directory = ArchiveDirectory(archive, reactor, verify=verify)
+    directory = care.directory(reactor, archive)
     slots = _slots(reactor, archive)
     receiver = ReceiverService(
         UpstreamEndpoint(reactor, upstream), directory, settings, reactor, verbose=verbose
     )
     sender = _sender(reactor, directory, slots, listen, sender_settings)
-    storage: list[Storage] = [directory.storage, slots, *_retention(reactor, archive, retention)]
+    storage: list[Storage] = [directory.storage, slots, *care.caretakers(reactor, directory)]
     return HubService(storage, receiver=receiver, sender=sender)
-
-
-def _retention(reactor: Any, archive: _Path, policy: RetentionPolicy | None) -> Sequence[Storage]:
-    if not policy:
-        return []
-    paths = ArchivePaths(os.path.abspath(archive))
-    lane = ThreadLane(reactor, "walstream-prune")
-    return [Retention(paths, policy, lane, reactor, time.time)]
 
 
 def _slots(reactor: Any, archive: _Path) -> DirectorySlots:

@@ -6,13 +6,9 @@ from typing import TYPE_CHECKING
 
 from twisted.python import usage
 
-from walstream.tap.groups import (
-    ArchiveOptions,
-    CommandOptions,
-    ListenOptions,
-    RetentionOptions,
-    UpstreamOptions,
-)
+from walstream.tap.archive_groups import ArchiveOptions, CareOptions
+from walstream.tap.group import CommandOptions
+from walstream.tap.peer_groups import ListenOptions, UpstreamOptions
 from walstream.tap.values import seconds, whole_number
 
 if TYPE_CHECKING:
@@ -21,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["DemoOptions", "HubOptions", "Options", "ReceiveOptions", "SendOptions"]
 
 
-class ReceiveOptions(UpstreamOptions, RetentionOptions, ArchiveOptions):
+class ReceiveOptions(UpstreamOptions, CareOptions):
     """twistd walstream receive"""
 
     synopsis = "--upstream=CONNINFO --archive=DIR [options]"
@@ -51,7 +47,7 @@ class SendOptions(ListenOptions, ArchiveOptions):
     makes_archive = False
 
 
-class HubOptions(ListenOptions, UpstreamOptions, RetentionOptions, ArchiveOptions):
+class HubOptions(ListenOptions, UpstreamOptions, CareOptions):
     """twistd walstream hub"""
 
     synopsis = "--upstream=CONNINFO --archive=DIR --listen=ENDPOINT [options]"

@@ -42,8 +42,7 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 options.settings,
                 retry=not options["no-loop"],
                 verbose=bool(options["verbose"]),
-                verify=options.verify,
-                retention=options.retention,
+                care=options.care,
             )
         case SendOptions():
             return assembly.send(reactor, options.archive, options.listen, options.sender_settings)
@@ -56,7 +55,6 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 options.listen,
                 options.sender_settings,
                 verbose=bool(options["verbose"]),
-                verify=options.verify,
-                retention=options.retention,
+                care=options.care,
             )
     raise AssertionError(f"no service for {options!r}")

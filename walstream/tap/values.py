@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from walstream.errors import FormatError
 
-__all__ = ["one_of", "seconds", "slot_name", "whole_number"]
+__all__ = ["count", "one_of", "seconds", "slot_name", "whole_number"]
 
 _E = TypeVar("_E", bound=Enum)
 
@@ -31,6 +31,14 @@ def whole_number(text: str) -> int:
     if not (text.isascii() and text.isdecimal()):
         raise FormatError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
+
+
+def count(text: str) -> int:
+    """A number of 1 or more, in decimal digits."""
+    number = whole_number(text)
+    if not number:
+        raise FormatError("it has to be at least 1")
+    return number
 
 
 def seconds(text: str) -> float:

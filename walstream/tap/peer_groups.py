@@ -1,107 +1,25 @@
-"""Groups of options, which the commands are made of: the archive, the upstream, the followers.
-
-Each group checks its options in ``postOptions``, and leaves what it made of them in attributes.
-"""
+"""Options about others: the upstream that WAL comes from, the followers that it is served to."""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 
 from twisted.python import usage
 
+from walstream.tap.group import CommandOptions
 from walstream.tap.values import one_of, seconds, slot_name, whole_number
 
 if TYPE_CHECKING:
-    from walstream.archive.retention import RetentionPolicy
     from walstream.formats.lsn import LSN
     from walstream.protocols.receiver import ReceiverSettings
     from walstream.upstream import Upstream
 
-__all__ = [
-    "ArchiveOptions",
-    "CommandOptions",
-    "ListenOptions",
-    "RetentionOptions",
-    "UpstreamOptions",
-]
-
-_T = TypeVar("_T")
+__all__ = ["ListenOptions", "UpstreamOptions"]
 
 # libpq's variables that say where a server is; with one of them, --upstream may be left out.
 _PLACE_VARIABLES = ("PGHOST", "PGHOSTADDR", "PGSERVICE")
-
-
-class CommandOptions(usage.Options):
-    """What all commands have in common."""
-
-    # usage collects these from all the classes that an object is of.
-    optParameters: list[list[str | None]] = []
-    optFlags: list[list[str | None]] = []
-
-    def postOptions(self) -> None:
-        """Check the options; groups go on from here."""
-
-    def opt_version(self) -> NoReturn:
-        """Print walstream's version, and exit."""
-        from walstream import __version__
-
-        sys.stdout.write(f"walstream {__version__}\n")
-        raise SystemExit(0)
-
-    opt_V = opt_version
-
-    def checked(self, name: str, parse: Callable[[str], _T]) -> _T | None:
-        """The value of option *name* as *parse* understands it; None if it was not given."""
-        text = self[name]
-        if text is None:
-            return None
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise usage.UsageError(f"--{name}: {error}") from error
-
-    def required(self, name: str, remedy: str) -> str:
-        """The value of an option that there must be."""
-        text = self[name]
-        if not text:
-            raise usage.UsageError(f"--{name} is missing: {remedy}")
-        return cast(str, text)
-
-
-class ArchiveOptions(CommandOptions):
-    """Where the WAL is kept."""
-
-    optParameters = [["archive", "D", None, "The directory of the WAL archive."]]
-
-    #: Whether the directory is made if it is not there yet.
-    makes_archive = True
-
-    def opt_directory(self, path: str) -> None:
-        """The same as --archive, by pg_receivewal's name."""
-        self["archive"] = path
-
-    def postOptions(self) -> None:
-        """Check the path. It is made absolute: twistd may change the directory it runs in."""
-        super().postOptions()
-        self.archive = Path(
-            self.required("archive", "say where the WAL is kept, such as --archive=/srv/wal")
-        ).absolute()
-        if self.archive.is_dir():
-            return
-        if self.archive.exists():
-            raise usage.UsageError(f"--archive: {self.archive} is not a directory")
-        if not self.makes_archive:
-            raise usage.UsageError(f"--archive: there is no directory {self.archive}")
-        if not self.archive.parent.is_dir():
-            raise usage.UsageError(
-                f"--archive: {self.archive} cannot be made, since there is no directory "
-                f"{self.archive.parent}; make that one first"
-            )
 
 
 class UpstreamOptions(CommandOptions):
@@ -120,12 +38,6 @@ class UpstreamOptions(CommandOptions):
         ["startpos", None, None, "Where to start if the archive is empty, such as 0/3000000."],
         ["dialect", None, "modern", "The protocol: modern, or 2009 for the first design."],
         ["wal-segsize", None, None, "With --dialect=2009: the segment size in MB (default: 16)."],
-        [
-            "verify",
-            None,
-            "headers",
-            "What of the WAL is checked before it counts: headers, records.",
-        ],
     ]
     optFlags = [["verbose", "v", "Log each finished segment too."]]
 
@@ -135,12 +47,9 @@ class UpstreamOptions(CommandOptions):
 
     def postOptions(self) -> None:
         """Read the connection string, and make settings of the rest."""
-        from walstream.archive.checking import Verify
-
         super().postOptions()
         self.upstream = self._upstream()
         self.settings = self._receiver_settings()
-        self.verify: Verify = self.checked("verify", one_of(Verify)) or Verify.HEADERS
 
     def _upstream(self) -> Upstream:
         from walstream.upstream import parse_conninfo
@@ -188,37 +97,6 @@ class UpstreamOptions(CommandOptions):
     def end_position(self) -> LSN | None:
         """Where to stop; a hub goes on for ever."""
         return None
-
-
-class RetentionOptions(CommandOptions):
-    """What is kept of the archive. Without any of these all is."""
-
-    optParameters = [
-        ["keep-age", None, None, "Keep what was received in this time, such as 30d."],
-        ["keep-size", None, None, "Keep the newest segments of so many bytes, such as 500GB."],
-        ["keep-from", None, None, "Keep everything from a segment, an LSN or slot:NAME on."],
-        ["keep-backups", None, None, "Keep what the newest so many backups need."],
-    ]
-
-    _kept_backups: tuple[str, ...] = ()
-
-    def opt_keep_backup(self, path: str) -> None:
-        """Keep what the backup at this path needs. May be given more than once."""
-        self._kept_backups += (os.path.abspath(path),)
-
-    def postOptions(self) -> None:
-        """Make a policy of them."""
-        from walstream.archive.retention import RetentionPolicy
-        from walstream.formats.quantities import parse_count, parse_duration, parse_size
-
-        super().postOptions()
-        self.retention: RetentionPolicy = RetentionPolicy(
-            keep_age=self.checked("keep-age", parse_duration),
-            keep_size=self.checked("keep-size", parse_size),
-            keep_from=self["keep-from"],
-            keep_backups=self.checked("keep-backups", parse_count),
-            keep_backup=self._kept_backups,
-        )
 
 
 class ListenOptions(CommandOptions):

@@ -125,7 +125,7 @@ class ParseTests(SynchronousTestCase):
         """Whatever the names: the text form is read as the same value."""
         self.assertEqual(SynchronousStandbyNames.parse(str(value)), value)
 
-    @given(st.text(st.sampled_from("aA1 ,()*\"$-\tanyfirst"), max_size=20))
+    @given(st.text(st.sampled_from('aA1 ,()*"$-\tanyfirst'), max_size=20))
     def test_any_text(self, text: str) -> None:
         """Any text is a value or a FormatError, and a value has names unless it is empty."""
         try:

@@ -44,9 +44,7 @@ class StandbyDemands:
         return self.is_primary and self.names.priority(application_name) > 0
 
 
-async def ask_demands(
-    questions: Questions, parameters: Mapping[str, str]
-) -> StandbyDemands | None:
+async def ask_demands(questions: Questions, parameters: Mapping[str, str]) -> StandbyDemands | None:
     """Ask a server, whose ParameterStatus values are given as well; None if it does not tell.
 
     :raises Disconnected: when the connection ends meanwhile.
@@ -77,9 +75,7 @@ class SynchronousDuty:
         self.is_synchronous = settings.synchronous
         refuses = settings.on_synchronous is OnSynchronous.REFUSE
         # Who refuses to be a synchronous standby must not become one by accident either.
-        self.reports_flush = (
-            settings.synchronous or settings.slot is not None or not refuses
-        )
+        self.reports_flush = settings.synchronous or settings.slot is not None or not refuses
         self.reports_apply = settings.report_apply is ReportApply.FLUSH
         self._is_told_to = settings.synchronous
         self._refuses = refuses

@@ -88,8 +88,8 @@ def main() -> None:
         for candidate in candidates:
             _await(primary, candidate.name, "streaming")
             candidate.signal(signal.SIGSTOP)
-        stack.callback(lambda: [each.signal(signal.SIGCONT) for each in candidates])
-        lines = []
+            stack.callback(candidate.signal, signal.SIGCONT)
+        lines: list[str] = []
         for clients in options.clients:
             rounds = [
                 _round(primary, _turned(candidates, number), clients, options.seconds)
@@ -183,11 +183,10 @@ def _walstream(primary: Cluster, base: Path, checkout: str | None = None) -> Ite
     twistd = Path(sys.executable).with_name("twistd")
     command = [sys.executable, str(twistd), "-n", "--pidfile=", "walstream", "receive"]
     command += ["--upstream", primary.conninfo(application_name=name), "--synchronous"]
-    environment = dict(os.environ)
-    if checkout is not None:
-        environment["PYTHONPATH"] = checkout
     directory = base / name
-    with _process([*command, "--archive", str(directory)], environment) as process:
+    # twistd prefers the directory that it is started in to all others.
+    place = Path(checkout or Path(__file__).parents[1])
+    with _process([*command, "--archive", str(directory)], place) as process:
         yield Candidate(name, (process.pid,), process.pid)
     shutil.rmtree(directory)
 
@@ -198,7 +197,7 @@ def _pg_receivewal(primary: Cluster, base: Path) -> Iterator[Candidate]:
     directory.mkdir(mode=0o700)
     tool = primary.installation.tool("pg_receivewal")
     command = [str(tool), "-D", str(directory), "-d", primary.conninfo(), "--synchronous"]
-    with _process(command, dict(os.environ)) as process:
+    with _process(command, directory) as process:
         yield Candidate("pg_receivewal", (process.pid,), process.pid)
     shutil.rmtree(directory)
 
@@ -216,11 +215,12 @@ def _standby(primary: Cluster, base: Path) -> Iterator[Candidate]:
 
 
 @contextmanager
-def _process(
-    command: Sequence[str], environment: dict[str, str]
-) -> Iterator[subprocess.Popen[bytes]]:
+def _process(command: Sequence[str], place: Path) -> Iterator[subprocess.Popen[bytes]]:
+    environment = os.environ | {"PYTHONPATH": str(place)}
     quiet = subprocess.DEVNULL
-    with subprocess.Popen(command, stdout=quiet, stderr=quiet, env=environment) as process:
+    with subprocess.Popen(
+        command, stdout=quiet, stderr=quiet, cwd=place, env=environment
+    ) as process:
         try:
             yield process
         finally:
@@ -241,10 +241,11 @@ def _await(primary: Cluster, name: str, state: str) -> None:
         " AND state = 'streaming' AND (%s = 'streaming' OR (sync_state = %s"
         " AND flush_lsn >= pg_current_wal_flush_lsn()))"
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 30
     while not primary.query(query, name, state, state):
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{name} is not {state} after 120 s")
+            seen = primary.query("SELECT * FROM pg_stat_replication")
+            raise RuntimeError(f"{name} is not {state} after 30 s: {seen}")
         time.sleep(0.02)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, cast
+
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,6 +13,7 @@ from walstream.errors import SinkFailed
 from walstream.formats.segments import SegmentSize
 from walstream.interfaces import SystemIdentity
 from walstream.protocols.acknowledgement import Acknowledgement, AcknowledgementSettings
+from walstream.protocols.status_line import StatusLine
 from walstream.testing.memory import MemorySink
 from walstream.testing.wal import SYSTEM_IDENTIFIER
 from walstream.wire.copydata import StandbyStatus, parse_standby_message, pg_time
@@ -17,6 +21,13 @@ from walstream.wire.copydata import StandbyStatus, parse_standby_message, pg_tim
 IDENTITY = SystemIdentity(SYSTEM_IDENTIFIER, SegmentSize(1 << 20), "18.6")
 START = IDENTITY.segment_size.start(3)
 NOW = 1_763_900_000.25
+
+
+class Wire:
+    """All that a status line needs of a transport that is no plain connection."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self.write = write
 
 
 class AcknowledgementCase(SynchronousTestCase):
@@ -37,22 +48,30 @@ class AcknowledgementCase(SynchronousTestCase):
         interval: float = 10,
         reports_flush: bool = False,
         synchronous: bool = False,
+        reports_apply: bool = False,
         receive_timeout: float = 0,
     ) -> Acknowledgement:
         """Begin to report."""
+        reports_flush = reports_flush or synchronous
+        line = StatusLine(
+            cast(Any, Wire(self.send)),
+            self.clock.seconds,
+            reports_flush=reports_flush,
+            reports_apply=reports_apply,
+        )
         self.acknowledgement = Acknowledgement(
             self.sink,
             AcknowledgementSettings(
                 interval=interval,
-                reports_flush=reports_flush or synchronous,
-                synchronous=synchronous,
+                reports_flush=reports_flush,
                 heartbeat=20.0,
                 receive_timeout=receive_timeout,
             ),
             self.clock,
-            self.send,
+            line,
             lambda: self.given_up.append(self.clock.seconds() - NOW),
             self.failures.append,
+            synchronous=synchronous,
         )
         self.acknowledgement.start()
         self.addCleanup(self.check_stop)
@@ -63,7 +82,9 @@ class AcknowledgementCase(SynchronousTestCase):
         self.acknowledgement.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def send(self, payload: bytes) -> None:
+    def send(self, message: bytes) -> None:
+        kind, size, payload = message[:1], message[1:5], message[5:]
+        self.assertEqual((kind, int.from_bytes(size, "big")), (b"d", len(payload) + 4))
         status = parse_standby_message(payload)
         assert isinstance(status, StandbyStatus)
         self.sent.append((self.clock.seconds() - NOW, status))
@@ -72,7 +93,7 @@ class AcknowledgementCase(SynchronousTestCase):
         """The stream brings a batch of WAL of *size* bytes."""
         self.acknowledgement.received()
         self.sink.write(self.sink.written, memoryview(bytes(size)))
-        self.acknowledgement.batch_over()
+        self.acknowledgement.batch_over(0)
 
     def pass_time(self, seconds: int) -> None:
         self.clock.pump([1] * seconds)

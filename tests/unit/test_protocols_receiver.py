@@ -46,6 +46,7 @@ from walstream.protocols.login import Login
 from walstream.protocols.phases import ReceiverPhase
 from walstream.protocols.questions import Answer
 from walstream.protocols.receiver import Dialect, ReceiverSettings, StreamEnd, WALReceiver
+from walstream.protocols.receiver_settings import OnSynchronous, ReportApply
 from walstream.testing.memory import MemorySink
 from walstream.testing.peers import ScriptedPeer, every_cut
 from walstream.testing.transport import FlowTransport
@@ -110,7 +111,14 @@ class ReceiverCase(SynchronousTestCase):
         self.sink = MemorySink()
 
     def connect(self, **settings: Any) -> WALReceiver:
-        """Connect to the server, which sees the startup packet."""
+        """Connect to the server, which sees the startup packet.
+
+        Unless told otherwise neither durable nor applied WAL is reported, so that transcripts show
+        what a test is about. What is reported by default has its tests in
+        `tests.unit.test_protocols_synchronous`.
+        """
+        quiet = {"on_synchronous": OnSynchronous.REFUSE, "report_apply": ReportApply.NONE}
+        settings = quiet | settings
         self.receiver = WatchedReceiver(
             self.sink, Login("alice"), ReceiverSettings(**settings), self.clock
         )
@@ -159,7 +167,15 @@ class ReceiverCase(SynchronousTestCase):
         self.identify(end)
         self.server.expect(query("SHOW wal_sender_timeout"))
         self.server.send(result(b"1min"))
+        self.tell_demands()
         self.server.expect(query(f"START_REPLICATION {LSN(SIZE.floor(end))} TIMELINE 1"))
+
+    def tell_demands(self, names: bytes = b"", commit: bytes = b"on") -> None:
+        """The server tells what it demands of its standbys."""
+        self.server.expect(query("SHOW synchronous_standby_names"))
+        self.server.send(result(names))
+        self.server.expect(query("SHOW synchronous_commit"))
+        self.server.send(result(commit))
 
     def begin_stream(self, end: int = START, **settings: Any) -> None:
         """Everything up to the receiver's first status update."""
@@ -198,6 +214,7 @@ class BeginTests(ReceiverCase):
         self.assertEqual(self.sink.identity, IDENTITY)
         self.server.expect(query("SHOW wal_sender_timeout"))
         self.server.send(result(b"1min"))
+        self.tell_demands()
         self.server.expect(b"Q\x00\x00\x00\x2aSTART_REPLICATION 0/300000 TIMELINE 1\x00")
         self.assertNoResult(streaming)
         self.server.send(COPY_BOTH)
@@ -216,6 +233,7 @@ class BeginTests(ReceiverCase):
         self.server.send(result(b"physical", str(LSN(START + 5)).encode(), b"1"))
         self.server.expect(query("SHOW wal_sender_timeout"))
         self.server.send(result(b"1min"))
+        self.tell_demands()
         self.server.expect(query('START_REPLICATION SLOT "s" 0/300000 TIMELINE 1'))
         self.server.send(COPY_BOTH)
         self.server.expect(status(START, 0))
@@ -247,9 +265,11 @@ class BeginTests(ReceiverCase):
         broken = SinkFailed("no space left on device")
         self.sink.begin = lambda timeline, start: fail(broken)  # type: ignore[method-assign]
         self.identify(START)
+        self.server.expect(query("SHOW wal_sender_timeout"))
         self.server.send(result(b"1min"))
+        self.tell_demands()
         self.assertIs(self.failure(), broken)
-        self.server.expect(query("SHOW wal_sender_timeout"), terminate())
+        self.server.expect(terminate())
         self.server.expect_closed()
 
     def test_stream_is_refused(self) -> None:
@@ -404,7 +424,7 @@ class StreamTests(ReceiverCase):
         self.begin_stream(synchronous=True)
         self.stream(START, wal(START, 120))
         self.server.send(keepalive(START + 120, reply_requested=True))
-        self.server.expect(status(START + 120, 0))
+        self.server.expect(status(START + 120, 0, reply_requested=True))
         self.sink.complete_flush()
         self.server.expect(status(START + 120, START + 120))
         self.server.send(SHUT_DOWN)
@@ -483,7 +503,7 @@ class AcknowledgementTests(ReceiverCase):
         self.stream(START, wal(START, 100))
         self.server.expect_silence()
         self.sink.complete_flush()
-        self.server.expect(status(START + 100, START + 100))
+        self.server.expect(status(START + 100, START + 100, reply_requested=True))
 
     def test_server_is_silent(self) -> None:
         """A silent server is asked, then given up."""
@@ -516,14 +536,13 @@ class AcknowledgementTests(ReceiverCase):
         """The heartbeat is a third of the server's own timeout."""
         self.connect(status_interval=0)
         self.identify(START)
+        self.server.expect(query("SHOW wal_sender_timeout"))
         self.server.send(result(b"3s"))
+        self.tell_demands()
         self.server.send(COPY_BOTH)
         self.sink.pause()
         self.server.expect(
-            query("SHOW wal_sender_timeout"),
-            query("START_REPLICATION 0/300000 TIMELINE 1"),
-            status(START),
-            status(START),
+            query("START_REPLICATION 0/300000 TIMELINE 1"), status(START), status(START)
         )
         self.clock.advance(1)
         self.server.expect(is_status)
@@ -634,7 +653,9 @@ class SinkFailureTests(ReceiverCase):
             ZeroDivisionError("a mistake")
         )
         self.identify(START)
+        self.server.expect(query("SHOW wal_sender_timeout"))
         self.server.send(result(b"1min"))
+        self.tell_demands()
         self.failureResultOf(self.receiver.finished, ZeroDivisionError)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
@@ -643,7 +664,9 @@ class SinkFailureTests(ReceiverCase):
         self.connect()
         self.identify(START)
         self.sink.begin = lambda timeline, start: self.broken_begin()  # type: ignore[method-assign]
+        self.server.expect(query("SHOW wal_sender_timeout"))
         self.server.send(result(b"1min"))
+        self.tell_demands()
         self.assertIsInstance(self.failure(), SinkFailed)
 
     def broken_begin(self) -> Deferred[None]:
@@ -664,7 +687,7 @@ class StopTests(ReceiverCase):
         stopped = self.receiver.stop()
         self.server.expect_silence()
         self.complete_flushes()
-        self.server.expect(status(START + 100, START + 100), COPY_DONE)
+        self.server.expect(status(START + 100, START + 100, reply_requested=True), COPY_DONE)
         self.assertNoResult(stopped)
         self.server.send(COPY_DONE + STREAMING_COMPLETE)
         self.assertEqual(self.successResultOf(self.receiver.finished), StreamEnd.STOPPED)
@@ -837,6 +860,7 @@ class TimelineTests(ReceiverCase):
         self.end_timeline(end)
         self.server.expect(query("TIMELINE_HISTORY 2"))
         self.server.send(result(b"00000002.history", history(1, end)))
+        self.tell_demands()
         self.server.expect(query("START_REPLICATION 0/300000 TIMELINE 2"))
         self.assertEqual(self.sink.history_files, {2: history(1, end)})
         self.server.send(COPY_BOTH)
@@ -892,6 +916,7 @@ class TimelineTests(ReceiverCase):
         self.end_timeline(START + SIZE)
         self.server.expect(query("TIMELINE_HISTORY 2"))
         self.server.send(result(b"00000002.history", history(1, START + SIZE)))
+        self.tell_demands()
         self.server.expect(query("START_REPLICATION 0/400000 TIMELINE 2"))
 
     def test_nothing_more_on_the_old_timeline(self) -> None:
@@ -906,10 +931,12 @@ class TimelineTests(ReceiverCase):
         self.server.send(result(b"00000002.history", history(1, START + SIZE)))
         self.server.expect(query("SHOW wal_sender_timeout"))
         self.server.send(result(b"1min"))
+        self.tell_demands()
         self.server.expect(query("START_REPLICATION 0/400000 TIMELINE 1"))
         self.server.send(next_timeline(2, START + SIZE))
         self.server.expect(query("TIMELINE_HISTORY 2"))
         self.server.send(result(b"00000002.history", history(1, START + SIZE)))
+        self.tell_demands()
         self.server.expect(query("START_REPLICATION 0/400000 TIMELINE 2"))
         self.server.send(COPY_BOTH)
         self.server.expect(is_status)

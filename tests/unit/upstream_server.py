@@ -132,8 +132,14 @@ class Server:
         self.let_in()
         self.identify(end)
         self.answer("SHOW wal_sender_timeout", wal_sender_timeout="1min")
+        self.tell_demands()
         self.peer.expect(query(f"START_REPLICATION {LSN(start)} TIMELINE 1"))
         self.peer.send(copy_both_response())
+
+    def tell_demands(self, names: str = "", commit: str = "on") -> None:
+        """Tell what the server demands of its standbys."""
+        self.answer("SHOW synchronous_standby_names", synchronous_standby_names=names)
+        self.answer("SHOW synchronous_commit", synchronous_commit=commit)
 
     def send_wal(self, start: int, length: int) -> None:
         """Send WAL."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorFromThreads
@@ -15,8 +15,8 @@ from walstream.archive.sink import ArchiveSink
 from walstream.formats.lsn import LSN
 from walstream.interfaces import (
     BackupHistoryFile,
+    IPromptSink,
     IWALProvider,
-    IWALSink,
     SystemIdentity,
     WALPosition,
 )
@@ -24,7 +24,7 @@ from walstream.interfaces import (
 __all__ = ["ArchiveDirectory"]
 
 
-@implementer(IWALSink, IWALProvider)
+@implementer(IPromptSink, IWALProvider)
 class ArchiveDirectory(ServedArchive):
     """An archive that this process fills, and serves to as many as want it.
 
@@ -111,6 +111,20 @@ class ArchiveDirectory(ServedArchive):
     def flush(self) -> Deferred[LSN]:
         """See `IWALSink.flush`."""
         return self._sink.flush()
+
+    def sync_soon(self) -> None:
+        """See `IPromptSink.sync_soon`."""
+        self._sink.sync_soon()
+
+    def watch_durable(
+        self, in_thread: Callable[[int], None], in_reactor: Callable[[], None]
+    ) -> None:
+        """See `IPromptSink.watch_durable`."""
+        self._sink.watch_durable(in_thread, in_reactor)
+
+    def unwatch_durable(self) -> None:
+        """See `IPromptSink.unwatch_durable`."""
+        self._sink.watch_durable(None, None)
 
     def finish(self) -> Deferred[None]:
         """See `IWALSink.finish`."""

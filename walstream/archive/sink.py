@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
@@ -68,6 +69,8 @@ class ArchiveSink:
         self._durable: WALPosition | None = None
         # What other processes were told, which they must find again: the mark's end.
         self._told: WALPosition | None = None
+        # Of the stream: the end that the mark says, and the first end that may be told.
+        self._marked = self._worth_telling = 0
         # Of the stream's timeline.
         self._history = TimelineHistory(1, ())
 
@@ -141,6 +144,19 @@ class ArchiveSink:
         if stream is None or (stream.failure is None and stream.written == stream.start):
             return succeed(LSN(self._flushed))
         return stream.flush()
+
+    def sync_soon(self) -> None:
+        """See `IPromptSink.sync_soon`."""
+        if self._stream is not None:
+            self._stream.sync_soon()
+
+    def watch_durable(
+        self, in_thread: Callable[[int], None] | None, in_reactor: Callable[[], None] | None
+    ) -> None:
+        """See `IPromptSink.watch_durable`; with None and None, `IPromptSink.unwatch_durable`."""
+        if self._stream is not None:
+            self._stream.in_thread = in_thread
+            self._stream.in_reactor = in_reactor
 
     async def begin(self, timeline: int, start: LSN) -> None:
         """See `IWALSink.begin`.
@@ -217,6 +233,11 @@ class ArchiveSink:
         elif held.timeline != start.timeline:
             # Everything before is durable on the timelines before; what follows is not yet.
             self._flushed = start.lsn
+        # A new timeline's first segment begins with WAL of the old one. Until that has come
+        # again, followers are better off with the old one.
+        is_new = self._provider.end().timeline != start.timeline
+        self._worth_telling = begins_at(history) if is_new else 0
+        self._marked = 0
 
     async def _make_stream(
         self, start: WALPosition, held: WALPosition | None, history: TimelineHistory
@@ -270,19 +291,25 @@ class ArchiveSink:
     # StreamOwner
 
     def stream_is_durable(self, lsn: int) -> None:
-        """Report how far the archive is durable, unless the timeline is not worth it yet.
-
-        A new timeline's first segment begins with WAL of the old one. Until that has come again,
-        followers are better off with the old one.
-        """
+        """Report how far the archive is durable, unless the timeline is not worth it yet."""
         self._flushed = lsn
         self._durable = durable = WALPosition(self._history.timeline, LSN(lsn))
         is_known = self._provider.end().timeline == durable.timeline
-        if not is_known and lsn < begins_at(self._history):
+        if lsn < self._worth_telling:
             return
-        self._hold.mark(durable)
-        self._told = durable
+        self._write_mark(lsn)
         self._provider.extend(durable, None if is_known else self._history)
+
+    def stream_is_synced(self, lsn: int) -> None:
+        """See `StreamOwner.stream_is_synced`: the mark is written before anybody is told."""
+        if lsn >= self._worth_telling:
+            self._write_mark(lsn)
+
+    def _write_mark(self, lsn: int) -> None:
+        if lsn > self._marked:
+            end = WALPosition(self._history.timeline, LSN(lsn))
+            self._hold.mark(end)
+            self._marked, self._told = lsn, end
 
     def stream_has_unsynced(self, segments: int) -> None:
         """See `StreamOwner.stream_has_unsynced`."""

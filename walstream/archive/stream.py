@@ -33,10 +33,16 @@ _WRITEBACK_EVERY = 4 << 20
 
 
 class StreamOwner(Protocol):
-    """Who is told what becomes of a stream. All calls come in the reactor's thread."""
+    """Who is told what becomes of a stream. All calls but one come in the reactor's thread."""
 
     def stream_is_durable(self, lsn: int) -> None:
         """Everything up to *lsn* is durable.
+
+        :raises OSError: to end the stream.
+        """
+
+    def stream_is_synced(self, lsn: int) -> None:
+        """Everything up to *lsn* is durable. This one comes in the lane's thread, and earlier.
 
         :raises OSError: to end the stream.
         """
@@ -60,6 +66,8 @@ class Stream:
     :ivar flushed: the position up to which it is durable; may be further on for as long as WAL
         comes again that is durable already.
     :ivar failure: why nothing more can be kept, or None.
+    :ivar in_thread: called in the lane's thread with each new durable position, unless None.
+    :ivar in_reactor: called in the reactor's thread afterwards, unless None.
     """
 
     _log = Logger()
@@ -81,6 +89,8 @@ class Stream:
         self.written: int = start.lsn
         self.flushed = flushed
         self.failure: SinkFailed | DamagedWAL | None = None
+        self.in_thread: Callable[[int], None] | None = None
+        self.in_reactor: Callable[[], None] | None = None
         self._size = size
         self._supply = supply
         self._lane = lane
@@ -95,6 +105,10 @@ class Stream:
         self._to_flush: list[Deferred[LSN]] = []
         # Set by the first job that failed, in the lane's thread so that no job comes in between.
         self._is_broken = False
+        # As `flushed`, and ahead of it: by the lane's thread's own knowledge.
+        self._synced = flushed
+        self._sync_is_due = False
+        self._news: tuple[int, OpenSegment] | None = None
 
     # Taking WAL.
 
@@ -193,18 +207,64 @@ class Stream:
     def _make_durable(
         self, segment: OpenSegment | None, end: int, step: Callable[[], None]
     ) -> Deferred[None]:
-        def job() -> None:
-            if self._is_broken:
-                raise _AfterFailure
-            try:
-                if self._records is not None and segment is not None:
-                    self._records.check(segment, end)
-                step()
-            except BaseException:
-                self._is_broken = True
-                raise
+        return self._lane.run(partial(self._sync, segment, end, step))
 
-        return self._lane.run(job)
+    def sync_soon(self) -> None:
+        """See `IPromptSink.sync_soon`."""
+        if not self._sync_is_due and self.failure is None:
+            self._sync_is_due = True
+            self._lane.post(self._sync_what_there_is)
+
+    # What the lane does.
+
+    def _sync(self, segment: OpenSegment | None, end: int, step: Callable[[], None]) -> None:
+        if self._is_broken:
+            raise _AfterFailure
+        try:
+            if self._records is not None and segment is not None:
+                self._records.check(segment, end)
+            step()
+            if end > self._synced:
+                self._synced = end
+                if self.in_thread is not None:
+                    self._owner.stream_is_synced(end)
+                    self.in_thread(end)
+        except BaseException:
+            self._is_broken = True
+            raise
+
+    def _sync_what_there_is(self) -> None:
+        self._sync_is_due = False  # what comes from here on is the next one's
+        # The segment first: the position may run ahead, into the next one, at any moment.
+        segment = self._segment
+        written = self.written
+        if segment is None or self._is_broken or (end := min(written, segment.end)) <= self._synced:
+            return
+        if segment.start > self._synced:
+            # The segment before has been completed meanwhile, and its turn is after this.
+            self._sync_is_due = True
+            self._lane.post(self._sync_what_there_is)
+            return
+        try:
+            self._sync(segment, end, segment.sync)
+        except BaseException:
+            self._lane.tell(partial(self._job_failed, Failure(), segment))
+            return
+        news, self._news = self._news, (end, segment)
+        if news is None:
+            self._lane.tell(self._take_news)
+
+    def _take_news(self) -> None:
+        """In the reactor's thread: learn how far the lane has come."""
+        news, self._news = self._news, None
+        if news is not None and self.failure is None:
+            end, segment = news
+            try:
+                self._advance(end, segment)
+            except OSError:
+                self._job_failed(Failure(), segment)
+
+    # What follows, in the reactor's thread.
 
     def _advance(self, end: int, segment: OpenSegment | None) -> None:
         if segment is not None and segment.was_replaced:
@@ -213,6 +273,8 @@ class Stream:
         if end > self.flushed:
             self.flushed = end
             self._owner.stream_is_durable(end)
+            if self.in_reactor is not None:
+                self.in_reactor()
 
     # The end.
 

@@ -65,9 +65,7 @@ class SynchronousStandbyNames:
             return NO_STANDBYS
         method, number, names = _Parser(text).setting()
         if not 0 < number <= _LARGEST_NUMBER:
-            raise FormatError(
-                f"number of synchronous standbys ({number}) must be greater than zero"
-            )
+            raise FormatError(f"number of synchronous standbys ({number}) must be above zero")
         return cls(method, number, names)
 
     def __str__(self) -> str:

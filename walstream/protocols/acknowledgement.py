@@ -36,8 +36,6 @@ class AcknowledgementSettings:
         of the server's could not be read: well under its ``wal_sender_timeout``.
     :ivar receive_timeout: seconds of silence after which the server is given up; it is asked for
         a sign of life after half of them. 0 for never.
-    :ivar wall_clock: the time of day, as a Unix time, that status updates carry; the reactor's
-        unless told otherwise. Nothing else goes by it: it may be set.
     """
 
     interval: float
@@ -70,7 +68,7 @@ class Acknowledgement:
         synchronous: bool,
     ) -> None:
         self._sink = sink
-        self._prompt_sink = IPromptSink(sink, None)
+        self._prompt_sink: IPromptSink | None = IPromptSink(sink, None)
         self._settings = settings
         self._clock = clock
         self._line = line
@@ -96,8 +94,10 @@ class Acknowledgement:
         if self._prompt_sink is not None:
             self._prompt_sink.watch_durable(self._durable, self._durable_in_reactor)
         self._silence.start()
-        # If we have all there is, this report may be the one that commits wait for.
-        self._report_twice(self._settings.reports_flush and self._sink.flushed > 0)
+        if 0 < self._sink.flushed <= self._sink.written:
+            # If there is no WAL that we lack, this report is the one that commits wait for.
+            self._repeat_next()
+        self.report()
 
     def stop(self) -> None:
         """The stream is over: no timer is left behind, and no other thread reports any more."""
@@ -152,7 +152,9 @@ class Acknowledgement:
         self._batch_is_written()
         if not self._has_caught_up and 0 < server_end <= self._sink.written:
             self._has_caught_up = True
-            self._report_twice(self._settings.reports_flush)
+            self._repeat_next()
+            if self._sink.flushed >= self._sink.written:
+                self.report()
 
     def pause(self) -> None:
         """The sink makes us wait: from now on nothing that the server asks can be read."""
@@ -224,15 +226,15 @@ class Acknowledgement:
         if is_new or self._line.has_unsent:
             self.report()
 
-    def _report_twice(self, twice: bool) -> None:
-        """Report, and if *twice* again once the server has seen that.
+    def _repeat_next(self) -> None:
+        """Have the next report repeated once the server has seen it.
 
         A walsender lets commits go for reports only once it has sent all WAL that there was, and
         finds that out after it has read what we say at the same moment. So what commits wait for
         may be durable and reported, and would not be reported again until more comes.
         """
-        self._expects_reply = self._expects_reply or twice
-        self.report(ask_for_reply=twice)
+        if self._settings.reports_flush:
+            self._expects_reply = self._line.asks_for_reply = True
 
     def _report_if_due(self) -> None:
         self._next_report = None

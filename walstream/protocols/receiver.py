@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorTime
@@ -11,7 +11,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from walstream.errors import Disconnected, ProtocolViolation, SinkFailed, WalstreamError
+from walstream.errors import (
+    Disconnected,
+    NotSynchronous,
+    ProtocolViolation,
+    SinkFailed,
+    WalstreamError,
+)
 from walstream.formats.lsn import LSN
 from walstream.interfaces import IWALSink, WALPosition
 from walstream.protocols.acknowledgement import Acknowledgement, AcknowledgementSettings
@@ -21,7 +27,10 @@ from walstream.protocols.login import Login
 from walstream.protocols.phases import ReceiverPhase
 from walstream.protocols.questions import Answer, Questions, next_timeline
 from walstream.protocols.receiver_settings import Dialect, ReceiverSettings
+from walstream.protocols.silence import SilenceWatch
 from walstream.protocols.start import StreamStart, follow_timeline, start_2009, start_modern
+from walstream.protocols.status_line import StatusLine
+from walstream.protocols.synchronous import StandbyDemands, SynchronousDuty, ask_demands
 from walstream.wire import dialect2009, grammar, messages
 from walstream.wire.copydata import parse_keepalive
 from walstream.wire.frames import Frame
@@ -29,6 +38,8 @@ from walstream.wire.stream import StreamReader, WALPayload
 
 __all__ = ["Dialect", "ReceiverSettings", "StreamEnd", "WALReceiver"]
 
+
+T = TypeVar("T")
 
 # What a stream is closed with: the server's answer, or its error.
 _Closing = Deferred[Answer | Exception]
@@ -48,6 +59,7 @@ class WALReceiver(ReplicationClient):
     It is the sink's push producer: a sink that can't take more pauses it, it pauses the
     connection, and TCP pauses the server.
 
+    :param duty: what we owe to the server's commits, if that is to outlive this connection.
     :ivar finished: fires with a `StreamEnd` once the connection is over and the sink has kept
         everything that came; fails with the error that ended it.
     """
@@ -55,13 +67,19 @@ class WALReceiver(ReplicationClient):
     _log = Logger()
 
     def __init__(
-        self, sink: IWALSink, login: Login, settings: ReceiverSettings, clock: IReactorTime
+        self,
+        sink: IWALSink,
+        login: Login,
+        settings: ReceiverSettings,
+        clock: IReactorTime,
+        duty: SynchronousDuty | None = None,
     ) -> None:
         super().__init__(login)
         self.finished: Deferred[StreamEnd] = Deferred()
         self._sink = sink
         self._settings = settings
         self._clock = clock
+        self._duty = SynchronousDuty(settings) if duty is None else duty
         self._modern = settings.dialect is Dialect.MODERN
         self._streaming: Deferred[None] | None = None
         self._has_streamed = False
@@ -71,6 +89,10 @@ class WALReceiver(ReplicationClient):
         self._stream_over: Deferred[StreamEnd | None] | None = None
         self._acknowledgement: Acknowledgement | None = None
         self._reading_paused = False
+        # For as long as something is asked; in a stream the acknowledgement has its own.
+        self._silence = SilenceWatch(
+            clock, settings.receive_timeout, lambda: None, self._server_is_silent
+        )
         self._gone: Deferred[None] = Deferred()
 
     # What a service asks for.
@@ -102,6 +124,16 @@ class WALReceiver(ReplicationClient):
         waiter: Deferred[None] = Deferred()
         self._gone.chainDeferred(waiter)
         return waiter
+
+    def learn(self, demands: StandbyDemands) -> None:
+        """Live up to what the server demands of its standbys, which it was asked elsewhere."""
+        try:
+            self._live_up_to(demands)
+        except NotSynchronous as error:
+            self.abort(error)
+            return
+        if self._acknowledgement is not None:
+            self._acknowledgement.be_synchronous(self._duty.is_synchronous)
 
     # What Twisted calls.
 
@@ -144,7 +176,7 @@ class WALReceiver(ReplicationClient):
 
     async def _converse(self) -> StreamEnd:
         await self.logged_in()
-        questions = Questions(self.query, self.parameters)
+        questions = Questions(self._ask, self.parameters)
         start = await self._find_start(questions)
         position = start.position
         while True:
@@ -153,6 +185,9 @@ class WALReceiver(ReplicationClient):
                 lsn=str(position.lsn),
                 timeline=position.timeline,
             )
+            if self._modern:
+                # Anew for each timeline: a promotion makes a primary of a standby.
+                self._live_up_to(await ask_demands(questions, self.parameters))
             outcome = await self._receive_stream(position, start.sender_timeout)
             if isinstance(outcome, StreamEnd):
                 return outcome
@@ -199,13 +234,34 @@ class WALReceiver(ReplicationClient):
             return end
         return next_timeline(answer)
 
+    def _live_up_to(self, demands: StandbyDemands | None) -> None:
+        # The server may know us by another name than the one that we gave.
+        name = self.parameters.get("application_name", self._login.application_name)
+        self._duty.learn(demands, name)
+
+    def _ask(self, text: str) -> Deferred[Answer]:
+        return self._in_time(self.query(text))
+
+    def _in_time(self, answer: Deferred[T]) -> Deferred[T]:
+        """Give a server up that says nothing for too long while *answer* is outstanding."""
+        self._silence.start()
+
+        def over(result: Any) -> Any:
+            self._silence.stop()
+            return result
+
+        return answer.addBoth(over)
+
+    def _server_is_silent(self) -> None:
+        self.abort(Disconnected("the server has been silent for too long"))
+
     def _ask_for_stream(self, position: WALPosition) -> Deferred[Answer]:
         if self._modern:
             command = grammar.StartReplication(
                 start=position.lsn, timeline=position.timeline, slot=self._settings.slot
             )
-            return self.query(command.text())
-        return self.query(dialect2009.StartReplication2009(position.lsn).text())
+            return self._ask(command.text())
+        return self._ask(dialect2009.StartReplication2009(position.lsn).text())
 
     async def _until_over(self, sender_timeout: float) -> tuple[StreamEnd | None, _Closing]:
         """Take WAL until the stream is over, by whoever's wish; and what it will be closed with."""
@@ -235,27 +291,32 @@ class WALReceiver(ReplicationClient):
             if self._acknowledgement is not None:
                 self._acknowledgement.report()
             self.send(messages.copy_done())
-        answer = await closing
+        answer = await self._in_time(closing)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     def _acknowledge(self, sender_timeout: float) -> None:
-        settings = self._settings
+        settings, duty, transport = self._settings, self._duty, self.transport
+        assert transport is not None, "a stream has begun, so there is a connection"
         self._acknowledgement = Acknowledgement(
             self._sink,
             AcknowledgementSettings(
                 interval=settings.status_interval,
-                reports_flush=settings.slot is not None or settings.synchronous,
-                synchronous=settings.synchronous,
+                reports_flush=duty.reports_flush,
                 heartbeat=(sender_timeout or 60.0) / 3,
                 receive_timeout=settings.receive_timeout,
-                wall_clock=settings.wall_clock,
             ),
             self._clock,
-            lambda payload: self.send(messages.copy_data(payload)),
-            lambda: self.abort(Disconnected("the server has been silent for too long")),
+            StatusLine(
+                transport,
+                settings.wall_clock or self._clock.seconds,
+                reports_flush=duty.reports_flush,
+                reports_apply=duty.reports_apply,
+            ),
+            self._server_is_silent,
             lambda failure: self.abort(SinkFailed(failure.getErrorMessage())),
+            synchronous=duty.is_synchronous,
         )
         self._acknowledgement.start()
 
@@ -280,11 +341,12 @@ class WALReceiver(ReplicationClient):
 
     def receive(self, data: memoryview) -> None:
         """Take what the server sent, from any buffer: nothing of it is kept after the call."""
-        if self._acknowledgement is not None:
-            self._acknowledgement.received()
         if self._stream is None:
+            self._silence.heard()
             super().receive(data)
             return
+        if self._acknowledgement is not None:
+            self._acknowledgement.received()
         try:
             self._take_stream(self._stream, data)
         except WalstreamError as error:
@@ -341,7 +403,7 @@ class WALReceiver(ReplicationClient):
             elif self.phase is ReceiverPhase.STREAMING:
                 write(*event)
         if self._acknowledgement is not None:
-            self._acknowledgement.batch_over()
+            self._acknowledgement.batch_over(stream.server_end)
         end = self._settings.end_position
         if end is not None and self._sink.written > end:
             self._end_stream(StreamEnd.END_POSITION)
@@ -349,8 +411,13 @@ class WALReceiver(ReplicationClient):
     def _handle_in_stream(self, frame: Frame) -> None:
         match chr(frame.kind):
             case "d":
-                if parse_keepalive(frame.body).reply_requested and self._acknowledgement:
+                keepalive = parse_keepalive(frame.body)
+                if self._acknowledgement is None:
+                    return
+                if keepalive.reply_requested:
                     self._acknowledgement.answer()
+                else:
+                    self._acknowledgement.replied()
             case "c" | "E":
                 self._end_stream(None)
             case "C":

@@ -39,6 +39,7 @@ class StatusLine:
     :param reports_flush: whether to report a flush position; else it is 0.
     :param reports_apply: whether to report it as the apply position too; else that is 0.
     :ivar flushed: the flush position that was last reported.
+    :ivar asks_for_reply: let the next report ask for a reply.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class StatusLine:
         reports_apply: bool,
     ) -> None:
         self.flushed = 0
+        self.asks_for_reply = False
         self._transport = transport
         self._now = now
         self._reports_flush = reports_flush
@@ -97,6 +99,7 @@ class StatusLine:
         # reconnect the current segment is received again from its start.
         self._written = max(self._written, written, flush)
         apply = flush if self._reports_apply else 0
+        ask_for_reply, self.asks_for_reply = ask_for_reply or self.asks_for_reply, False
         return status_message(self._written, flush, apply, self._now(), ask_for_reply)
 
     def _send(self, message: bytes) -> bool:

@@ -12,6 +12,7 @@ The tree, by whose fault it is and what follows:
         ``WrongSystem``          another system identifier or segment size
         ``UpstreamBehind``       the upstream ends before the archive does
         ``TimelineMismatch``     the upstream's timeline is not a continuation of the archive's
+        ``WALRemoved``           the upstream no longer has the WAL that the archive needs next
     ``NotSynchronous``       commits wait for us, and we are not to be their synchronous standby
     ``Discontinuity``        WAL that does not continue exactly where the sink ends
     ``DamagedWAL``           what should be WAL cannot be WAL: a page or a record is not right
@@ -44,6 +45,7 @@ __all__ = [
     "TimelineMismatch",
     "UpstreamBehind",
     "UpstreamRefused",
+    "WALRemoved",
     "WALUnavailable",
     "WalstreamError",
     "WrongSystem",
@@ -151,6 +153,24 @@ class NotSynchronous(WalstreamError):
         self.application_name = application_name
 
 
+class WALRemoved(UpstreamRefused):
+    """The upstream no longer has the WAL with which the archive would have to go on.
+
+    :ivar segment: the name of the segment that is missing.
+    :ivar end: the byte position at which the archive ends.
+    """
+
+    def __init__(self, segment: str, end: int, timeline: int, said: str) -> None:
+        super().__init__(
+            f"the server no longer has segment {segment}, with which the archive must go on: it "
+            f"ends at {_lsn(end)} on timeline {timeline}. Copy that segment and those that follow "
+            "into the archive from elsewhere and start again; or accept the gap with "
+            f"--accept-gap={_lsn(end)}, and take a new base backup. The server said: {said}"
+        )
+        self.segment = segment
+        self.end = end
+
+
 class Discontinuity(WalstreamError):
     """WAL arrived that does not continue exactly where the sink ends.
 
@@ -189,11 +209,14 @@ class WALUnavailable(WalstreamError):
     """A provider does not hold the WAL that was asked for.
 
     :ivar segment: the name of the segment file that is missing.
+    :ivar gap: the gap in which it lies, if the operator accepted one.
     """
 
-    def __init__(self, segment: str) -> None:
-        super().__init__(f"requested WAL segment {segment} is not in the archive")
+    def __init__(self, segment: str, *, gap: str | None = None) -> None:
+        text = f"requested WAL segment {segment} is not in the archive"
+        super().__init__(text if gap is None else f"{text}, which has a gap {gap}")
         self.segment = segment
+        self.gap = gap
 
 
 class EndOfTimeline(WalstreamError):

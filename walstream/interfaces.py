@@ -122,7 +122,7 @@ class IWALSink(Interface):
     written: int = Attribute("The byte position up to which WAL of this stream was taken.")
     flushed: int = Attribute(
         "The byte position up to which everything is durable: data and directory entry. "
-        "0 while nothing is. Never goes back on one timeline."
+        "0 while nothing is. Never goes back on one timeline, but by `rewind`."
     )
 
     def adopt(identity: SystemIdentity) -> Deferred[None]:
@@ -132,7 +132,10 @@ class IWALSink(Interface):
         """
 
     def resume_position() -> WALPosition | None:
-        """Where a stream goes on: a segment's start. None if nothing is held yet."""
+        """Where a stream goes on: a segment's start. None if nothing is held yet.
+
+        It is the segment of `durable_position`, or behind a gap that was accepted there.
+        """
 
     def durable_position() -> WALPosition | None:
         """The exact durable end, which may lie inside a segment; None if nothing is held."""
@@ -176,6 +179,28 @@ class IWALSink(Interface):
         Calls made while a flush is under way share the next one.
 
         :raises SinkFailed: (in the Deferred) when it could not be made durable.
+        """
+
+    def accept_gap(start: LSN, end: WALPosition) -> Deferred[None]:
+        """The WAL between `durable_position`, which is at *start*, and *end* will never come.
+
+        It is recorded durably before this fires. The next stream begins at *end*, a segment's
+        start. Until something of it is durable the gap may be accepted anew, with another end.
+
+        :raises Discontinuity: (in the Deferred) if *start* is not where the sink ends.
+        :raises TimelineMismatch: (in the Deferred) if the timeline of *end* does not descend from
+            what is held.
+        :raises SinkFailed: (in the Deferred) if it cannot be recorded.
+        """
+
+    def rewind(switch_point: LSN) -> Deferred[None]:
+        """The upstream has left the timeline of `durable_position` at *switch_point*, before it.
+
+        If what is held beyond is only the beginning of a record, it is given up:
+        `durable_position` is *switch_point* then.
+
+        :raises TimelineMismatch: (in the Deferred) naming the record that is whole and ends
+            beyond; nothing was changed.
         """
 
     def finish() -> Deferred[None]:

@@ -57,10 +57,10 @@ class TailTests(SynchronousTestCase):
         """Historic timelines end at their switch points; strangers have nothing."""
         tail = Tail()
         tail.move(WALPosition(4, LSN(900)), history(4, (1, 300), (3, 500)))
-        self.assertEqual([tail.available(each) for each in (1, 2, 3, 4)], [300, 0, 500, 900])
-        self.assertIs(tail.is_over(4), None)
-        self.assertIs(tail.is_over(2), None)
-        over = [tail.is_over(1), tail.is_over(3)]
+        self.assertEqual([tail.available(each, 0) for each in (1, 2, 3, 4)], [300, 0, 500, 900])
+        self.assertIs(tail.is_over(4, 900), None)
+        self.assertIs(tail.is_over(2, 900), None)
+        over = [tail.is_over(1, 300), tail.is_over(3, 500)]
         self.assertEqual(
             [(end.next_timeline, end.switch_point) for end in over if end is not None],
             [(3, 300), (4, 500)],

@@ -10,6 +10,7 @@ from walstream.archive.images import Image, Images
 from walstream.archive.places import Place
 from walstream.archive.tail import Tail
 from walstream.formats.lsn import LSN
+from walstream.errors import WalstreamError, WALUnavailable
 from walstream.formats.segments import SegmentSize
 from walstream.interfaces import IWALCursor, WALPosition
 
@@ -53,7 +54,7 @@ class Cursor:
     @property
     def available(self) -> int:
         """See `IWALCursor.available`."""
-        return self._tail.available(self._timeline)
+        return self._tail.available(self._timeline, self.position)
 
     def read(self, limit: int) -> memoryview:
         """See `IWALCursor.read`. An image's end is a segment's."""
@@ -63,7 +64,7 @@ class Cursor:
             image = self._turn_over()
             if image is None:
                 return _NOTHING
-        end = min(start + limit, self._tail.available(self._timeline), image.end)
+        end = min(start + limit, self._tail.available(self._timeline, start), image.end)
         if end <= start:
             return _NOTHING
         self.position = end
@@ -114,7 +115,10 @@ class Cursor:
             self._load(self._size.number(self.position))
 
     def _wait_for_more(self, waiter: Deferred[None]) -> None:
-        over = self._tail.is_over(self._timeline)
+        over: WalstreamError | None = self._tail.is_over(self._timeline, self.position)
+        if over is None and (gap := self._tail.gap_at(self.position)) is not None:
+            segment = self._size.name(self._timeline, self._size.number(self.position))
+            over = WALUnavailable(segment, gap=str(gap))
         if over is not None:
             self._waiter = None
             waiter.errback(over)

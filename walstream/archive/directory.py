@@ -130,6 +130,17 @@ class ArchiveDirectory(ServedArchive):
         """See `IWALSink.finish`."""
         return uncancelled(Deferred.fromCoroutine(self._sink.finish()))
 
+    def accept_gap(self, start: LSN, end: WALPosition) -> Deferred[None]:
+        """See `IWALSink.accept_gap`. It is written to the ledger, and shown at each start."""
+        return uncancelled(Deferred.fromCoroutine(self._sink.accept_gap(start, end)))
+
+    def rewind(self, switch_point: LSN) -> Deferred[None]:
+        """See `IWALSink.rewind`.
+
+        :raises WALUnavailable: (in the Deferred) if what lies beyond cannot be read.
+        """
+        return uncancelled(Deferred.fromCoroutine(self._sink.rewind(switch_point)))
+
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
         """See `IWALSink.registerProducer`."""
         self._sink.backpressure.register(producer, streaming)

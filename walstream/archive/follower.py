@@ -53,6 +53,7 @@ class Follower:
         self._is_looking = self._look_again = False
         self._skipped: set[str] = set()
         self._check = WholenessCheck()
+        self._ledger = self._ledger_fingerprint()
 
     def changed(self, changed: Collection[str]) -> None:
         """Files may have changed: those, or if there are none, any."""
@@ -76,7 +77,9 @@ class Follower:
         :raises ArchiveError: if it cannot be one archive.
         """
         job = partial(survey, self._files, self._paths, self._check)
+        ledger = self._ledger_fingerprint()  # of before: if it changes meanwhile, we look again
         self.found(await self._lane.run(job))
+        self._ledger = ledger
 
     def found(self, survey: Survey) -> None:
         """Tell what a survey found."""
@@ -95,6 +98,8 @@ class Follower:
                 f"system {survey.identity.system_identifier}: open it anew"
             )
         self._provider.identity = survey.identity
+        if survey.ledger is not None and survey.ledger.gaps != self._provider.gaps:
+            self._provider.gaps = survey.ledger.gaps
         if survey.end is not None:
             self._found_end(survey.end, survey.history)
 
@@ -103,7 +108,7 @@ class Follower:
     def _file_changed(self, path: str, size: SegmentSize) -> bool:
         if path == self._paths.end:
             return self._mark_changed(size)
-        if path in (self._paths.own, self._paths.identity):
+        if path in (self._paths.own, self._paths.identity, self._paths.ledger):
             return False
         directory, name = os.path.split(path)
         if directory != self._paths.root:
@@ -130,8 +135,8 @@ class Follower:
         now = self._provider.end()
         if not self._is_news(end):
             return True
-        if end.timeline != now.timeline:
-            return False
+        if end.timeline != now.timeline or self._ledger_fingerprint() != self._ledger:
+            return False  # a gap may have been accepted in between
         if is_held(self._files, self._paths, size, end):
             self._provider.extend(end)
         return True
@@ -139,6 +144,12 @@ class Follower:
     def _is_news(self, end: WALPosition) -> bool:
         now = self._provider.end()
         return end.lsn > now.lsn or end.timeline > now.timeline
+
+    def _ledger_fingerprint(self) -> tuple[int, int, int] | None:
+        try:
+            return self._files.fingerprint(self._paths.ledger)
+        except FileNotFoundError:
+            return None
 
     # Surveys, one at a time.
 

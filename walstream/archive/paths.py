@@ -33,6 +33,9 @@ class ArchivePaths:
     :ivar fresh: the file of a segment, while it is being made in a hurry.
     :ivar rewrite: a segment that is received again, because its ``.partial`` is not trusted.
     :ivar incoming: a small file before it gets its name.
+    :ivar ledger: what the archive holds, and lacks.
+    :ivar ledger_lock: locked while the ledger is changed.
+    :ivar ledger_incoming: the ledger before it gets its name.
     :ivar slots: the directory of the replication slots.
     :ivar readers: the directory in which processes say what they still read.
     :ivar retention: locked by whoever removes WAL, and shared by who begins to read.
@@ -49,6 +52,9 @@ class ArchivePaths:
         self.fresh = join(self.own, "fresh")
         self.rewrite = join(self.own, "rewrite")
         self.incoming = join(self.own, "incoming")
+        self.ledger = join(self.own, "ledger.json")
+        self.ledger_lock = join(self.own, "ledger.lock")
+        self.ledger_incoming = join(self.own, "ledger.incoming")
         self.slots = join(self.own, "slots")
         self.readers = join(self.own, "readers")
         self.retention = join(self.own, "retention")

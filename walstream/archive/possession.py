@@ -12,9 +12,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from walstream.archive.compressing import remove_leftovers
+from walstream.archive.bookkeeping import open_ledger
 from walstream.archive.end_mark import EndMark, read_end_mark
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.identity import is_same_system, store_identity
@@ -105,10 +106,11 @@ def _take(files: FileSystem, paths: ArchivePaths) -> Possession:
         for leftover in (paths.spare, paths.fresh, paths.rewrite, paths.incoming):
             files.unlink(leftover)
         remove_leftovers(files, paths)
-        found = survey(files, paths)
+        found = survey(files, paths, checks_tail=True)
         if found.identity is not None and found.is_adopted:
             store_identity(files, paths, found.identity)
         _make_durable(files, paths, found)
+        found = replace(found, ledger=open_ledger(files, paths, found))
         return Possession(lock, found, EndMark(files, paths))
     except BaseException:
         lock.release()

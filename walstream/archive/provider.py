@@ -10,6 +10,7 @@ from walstream.archive.documents import Documents
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.images import Image, Images
 from walstream.archive.lane import Lane
+from walstream.archive.ledger import AcceptedGap
 from walstream.archive.mapping import SegmentRequest, load_image
 from walstream.archive.paths import ArchivePaths, forms_of
 from walstream.archive.places import Places
@@ -61,9 +62,12 @@ class ArchiveProvider:
 
     async def open(self, timeline: int, start: LSN) -> Cursor:
         """See `IWALProvider.open`. At the end there is nothing to hold yet, so none is needed."""
-        size, available = self._size(), self._tail.available(timeline)
+        size, available = self._size(), self._tail.available(timeline, start)
         if start > available:
-            raise WALUnavailable(size.name(timeline, size.number(start)))
+            gap = self._tail.gap_at(start)
+            raise WALUnavailable(
+                size.name(timeline, size.number(start)), gap=None if gap is None else str(gap)
+            )
         place = await self._places.enter(WALPosition(timeline, start))
         cursor = Cursor(timeline, start, size, self._tail, self._images, place)
         if start < available:
@@ -91,6 +95,16 @@ class ArchiveProvider:
         self._images.forget(timeline, number)
 
     @property
+    def gaps(self) -> tuple[AcceptedGap, ...]:
+        """The gaps that were accepted: nobody is served across one."""
+        return self._tail.gaps
+
+    @gaps.setter
+    def gaps(self, gaps: tuple[AcceptedGap, ...]) -> None:
+        self._tail.gaps = gaps
+        self._tail.wake()  # who waits where one begins waits in vain
+
+    @property
     def history(self) -> TimelineHistory:
         """The history of the current timeline."""
         return self._tail.history
@@ -113,7 +127,7 @@ class ArchiveProvider:
             candidates=self._candidates(timeline, number),
             identity=self.identity,
             start=start,
-            valid=min(self._tail.available(timeline) - start, size),
+            valid=min(self._tail.available(timeline, start) - start, size),
         )
         return partial(load_image, self._files, self._paths, request)
 
@@ -123,7 +137,7 @@ class ArchiveProvider:
         Each may be compressed, and become so between two looks. The segment in which a historic
         timeline ends may never have been finished on it. As PostgreSQL does, it is read from a
         timeline's that follows: it has the same bytes up to the switch point. A .partial is good
-        only where the archive ends.
+        only where the archive ends, or a gap begins.
         """
         size, history = self._size(), self._tail.history
         names = forms_of(size.name(timeline, number))
@@ -133,7 +147,8 @@ class ArchiveProvider:
                 return names
             timeline = history.successor(timeline)
             names += forms_of(size.name(timeline, number))
-        if size.number(self._tail.end.lsn) == number:
+        ends = [self._tail.end.lsn, *(gap.start for gap in self._tail.gaps)]
+        if number in map(size.number, ends):
             # It may get its final name at any moment, between two looks too.
             name = names[-1]
             names += [f"{name}.partial", *forms_of(name)]

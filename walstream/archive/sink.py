@@ -9,9 +9,11 @@ from functools import partial
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 
+from walstream.archive.abandoned import read_beyond, remove_abandoned
 from walstream.archive.backpressure import Backpressure
+from walstream.archive.bookkeeping import Bookkeeping
 from walstream.archive.checking import Verify, begin_record_check, page_rules
-from walstream.archive.continuity import begins_at, check_continues
+from walstream.archive.continuity import begins_at, check_continues, check_gap
 from walstream.archive.documents import Documents
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.hold import Hold
@@ -23,7 +25,7 @@ from walstream.archive.provider import ArchiveProvider
 from walstream.archive.stream import Stream
 from walstream.archive.supply import SegmentSupply
 from walstream.archive.survey import Survey
-from walstream.errors import DamagedWAL, SinkFailed, WrongSystem
+from walstream.errors import DamagedWAL, SinkFailed, TimelineMismatch, WrongSystem
 from walstream.formats.arriving_pages import ArrivingPages
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
@@ -63,7 +65,9 @@ class ArchiveSink:
         self._one_at_a_time = DeferredLock()
         self._hold = Hold(files, paths, lane)
         documents.assure = self._hold.assure
+        self._books = Bookkeeping(files, paths, lane, self._hold.assure)
         self._supply: SegmentSupply | None = None
+        self._suspect: int | None = None
         self._stream: Stream | None = None
         self._written = self._flushed = 0
         self._durable: WALPosition | None = None
@@ -107,8 +111,8 @@ class ArchiveSink:
     def resume_position(self) -> WALPosition | None:
         """See `IWALSink.resume_position`."""
         durable = self._durable
-        if durable is None:
-            return None
+        if durable is None or self._books.behind_gap is not None:
+            return self._books.behind_gap
         return WALPosition(durable.timeline, self._size().floor(durable.lsn))
 
     def durable_position(self) -> WALPosition | None:
@@ -180,6 +184,41 @@ class ArchiveSink:
         async with self._one_at_a_time:
             await self._end_stream()
 
+    async def accept_gap(self, start: LSN, end: WALPosition) -> None:
+        """See `IWALSink.accept_gap`."""
+        async with self._one_at_a_time:
+            await self._end_stream()
+            await self._regain()
+            history = await self._history_of(end.timeline)
+            held = check_gap(self._durable, start, end, history, self._size())
+            await self._books.accept_gap(held, end)
+            self._provider.gaps = self._books.gaps
+
+    async def rewind(self, switch_point: LSN) -> None:
+        """See `IWALSink.rewind`."""
+        async with self._one_at_a_time:
+            await self._end_stream()
+            await self._regain()
+            held = self._durable
+            if held is None or held.lsn <= switch_point:
+                return
+            whole = await read_beyond(self._provider, self._size(), held, switch_point)
+            if whole is not None:
+                raise TimelineMismatch(whole)
+            self._log.warn(
+                "timeline {timeline} was left at {lsn}, inside a record that never became whole: "
+                "what the archive has of that record, up to {end}, is given up",
+                timeline=held.timeline,
+                lsn=str(switch_point),
+                end=str(held.lsn),
+            )
+            self._told = self._durable = durable = WALPosition(held.timeline, switch_point)
+            self._written = self._flushed = switch_point
+            try:
+                self._hold.mark(durable)
+            except OSError as error:
+                raise _failed("write", self._paths.end, error) from error
+
     # Having the archive, and not having it.
 
     def _found(self, found: Survey) -> None:
@@ -194,6 +233,11 @@ class ArchiveSink:
         if found.durable is not None:
             self._durable = found.durable
             self._written = self._flushed = found.durable.lsn
+            if found.torn is not None:
+                # It is received again into another file: see `SegmentSupply`.
+                self._suspect = found.durable.timeline
+        self._books.found(found)
+        self._provider.gaps = self._books.gaps
         if found.end is not None:
             self._told = found.end
             if found.end != self._provider.end():
@@ -222,22 +266,43 @@ class ArchiveSink:
     async def _begin(self, start: WALPosition) -> None:
         held = self._durable
         history = await self._history_of(start.timeline)
-        check_continues(held, start, history, self._size())
-        stream = await self._make_stream(start, held, history)
+        behind_gap = self._books.behind_gap
+        check_continues(held, start, history, self._size(), behind_gap)
+        await self._write_down(start, history)
+        stream = await self._make_stream(start, behind_gap or held, history)
         self.backpressure.begin()
         self._history = history
         self._stream = stream
         if held is None:
             self._flushed = 0
             self._provider.extend(start, history)
-        elif held.timeline != start.timeline:
-            # Everything before is durable on the timelines before; what follows is not yet.
+        elif held.timeline != start.timeline or behind_gap is not None:
+            # Everything before is durable on the timelines before, or will never come; what
+            # follows is not yet.
             self._flushed = start.lsn
         # A new timeline's first segment begins with WAL of the old one. Until that has come
         # again, followers are better off with the old one.
         is_new = self._provider.end().timeline != start.timeline
         self._worth_telling = begins_at(history) if is_new else 0
         self._marked = 0
+
+    async def _write_down(self, start: WALPosition, history: TimelineHistory) -> None:
+        """Before the first byte of a timeline comes, the ledger has it."""
+        identity, held = self._provider.identity, self._durable
+        assert identity is not None, "a size is known, so it is known whose"
+        first = WALPosition(start.timeline, LSN(max(start.lsn, begins_at(history))))
+        await self._books.begin(identity, start if held is None else first, history)
+        ledger = self._books.ledger
+        if held is None or ledger is None or held.timeline == start.timeline:
+            return
+        try:
+            removed = await self._lane.run(
+                partial(remove_abandoned, self._files, self._paths, ledger)
+            )
+        except OSError as error:
+            raise _failed("remove a file from", self._paths.root, error) from error
+        for name in removed:
+            self._log.warn("removed {name}: its timeline was left before it begins", name=name)
 
     async def _make_stream(
         self, start: WALPosition, held: WALPosition | None, history: TimelineHistory
@@ -247,6 +312,7 @@ class ArchiveSink:
             self._supply = SegmentSupply(
                 self._files, self._paths, size, self._lane, self._hold.assure
             )
+            self._supply.suspect = self._suspect
         supply = self._supply
         flushed: int = start.lsn
         if held is not None and held.timeline == start.timeline:
@@ -281,7 +347,7 @@ class ArchiveSink:
         finally:
             durable = self._durable
             is_new = durable is None or durable.timeline != stream.timeline
-            if is_new and stream.written > stream.start:
+            if is_new and self._books.behind_gap is None and stream.written > stream.start:
                 # There is a .partial now, and the next stream has to begin with it.
                 durable = self._durable = WALPosition(stream.timeline, LSN(stream.start))
             self._flushed = durable.lsn if durable is not None else 0
@@ -293,6 +359,7 @@ class ArchiveSink:
     def stream_is_durable(self, lsn: int) -> None:
         """Report how far the archive is durable, unless the timeline is not worth it yet."""
         self._flushed = lsn
+        self._books.came()
         self._durable = durable = WALPosition(self._history.timeline, LSN(lsn))
         is_known = self._provider.end().timeline == durable.timeline
         if lsn < self._worth_telling:

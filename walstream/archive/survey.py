@@ -12,7 +12,9 @@ from walstream.archive.compression import WholenessCheck
 from walstream.archive.end_mark import read_end_mark
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.identity import adopt_segments, check_newest, load_identity
+from walstream.archive.ledger import Ledger, load_ledger
 from walstream.archive.paths import COMPRESSIONS, ArchivePaths, rank_segments
+from walstream.archive.torn import valid_end
 from walstream.errors import ArchiveError, FormatError
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import (
@@ -41,6 +43,11 @@ class Survey:
     :ivar newest_finished: the name of the newest finished segment's file.
     :ivar skipped: segment files that have a wrong size, or a name that is none at this size.
     :ivar damaged: what is wrong with compressed segments that would be the newest finished ones.
+    :ivar ledger: what the ledger says; None if there is none.
+    :ivar behind_gap: where a stream goes on if that is not at *durable*: behind a gap that was
+        accepted there, and behind which nothing has come yet.
+    :ivar torn: why *durable* is less than what was acknowledged; None if it is not.
+    :ivar unreadable: compressed segments that were never finished, of which nothing can be used.
     """
 
     identity: SystemIdentity | None = None
@@ -52,12 +59,23 @@ class Survey:
     newest_finished: str | None = None
     skipped: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
+    ledger: Ledger | None = None
+    behind_gap: WALPosition | None = None
+    torn: str | None = None
+    unreadable: tuple[str, ...] = ()
 
 
-def survey(files: FileSystem, paths: ArchivePaths, check: WholenessCheck | None = None) -> Survey:
+def survey(
+    files: FileSystem,
+    paths: ArchivePaths,
+    check: WholenessCheck | None = None,
+    *,
+    checks_tail: bool = False,
+) -> Survey:
     """Look at an archive directory. Changes nothing.
 
     :param check: that of the survey before, which knows the newest segment already, perhaps.
+    :param checks_tail: see whether the ``.partial`` holds WAL up to the end mark, as it should.
     :raises ArchiveError: if it cannot be one archive.
     :raises OSError: if it cannot be read.
     """
@@ -75,10 +93,14 @@ def survey(files: FileSystem, paths: ArchivePaths, check: WholenessCheck | None 
         identity = adopt_segments(files, paths, ranked)
     else:
         check_newest(files, paths, ranked, identity)
+    ledger = load_ledger(files, paths)
     if identity is None:
-        return Survey(histories=histories)
-    look = _Look(files, paths, identity.segment_size, ranked, check or WholenessCheck())
-    durable, end = look.ends(read_end_mark(files, paths))
+        return Survey(histories=histories, ledger=ledger)
+    look = _Look(files, paths, identity.segment_size, ranked, check or WholenessCheck(), ledger)
+    durable, end = look.ends(read_end_mark(files, paths), checks_tail)
+    gap = None
+    if ledger is not None and durable is not None and (gap := ledger.pending_gap(durable)):
+        durable = WALPosition(gap.timeline, gap.start)
     history = None
     if end is not None:
         history = read_history(files, paths, end.timeline)
@@ -93,7 +115,15 @@ def survey(files: FileSystem, paths: ArchivePaths, check: WholenessCheck | None 
         newest_finished=look.newest_finished,
         skipped=tuple(look.skipped),
         damaged=tuple(look.damaged.values()),
+        ledger=ledger,
+        behind_gap=None if gap is None else WALPosition(gap.end_timeline, gap.end),
+        torn=look.torn,
+        unreadable=tuple(name for name in ranked if _is_unreadable(name)),
     )
+
+
+def _is_unreadable(name: str) -> bool:
+    return name.endswith(".partial") and not name.removesuffix(".partial").isalnum()
 
 
 def is_held(files: FileSystem, paths: ArchivePaths, size: SegmentSize, end: WALPosition) -> bool:
@@ -133,8 +163,11 @@ class _Look:
         size: SegmentSize,
         ranked: Sequence[str],
         check: WholenessCheck,
+        ledger: Ledger | None,
     ) -> None:
         self.size = size
+        self.torn: str | None = None
+        self._ledger = ledger
         self.skipped: dict[str, None] = {}
         self.damaged: dict[str, str] = {}
         self.newest_finished: str | None = None
@@ -143,19 +176,38 @@ class _Look:
         self._ranked = ranked
         self._check = check
 
-    def ends(self, mark: WALPosition | None) -> tuple[WALPosition | None, WALPosition | None]:
+    def ends(
+        self, mark: WALPosition | None, checks_tail: bool
+    ) -> tuple[WALPosition | None, WALPosition | None]:
         """The durable end where a stream goes on, and the end to serve."""
         newest = next(self._segments(), None)
         if newest is None:
-            return None, None
+            return self._nothing_left(mark), None
         finished = next((segment for segment in self._segments() if not segment.partial), None)
         # A mark tells how far the archive was durable, which is less now if a segment is damaged.
         if mark is not None and (
             self.damaged or not is_held(self._files, self._paths, self.size, mark)
         ):
+            self.torn = f"no file holds the WAL before {mark.lsn} (timeline {mark.timeline})"
             mark = None
+        if mark is not None and checks_tail:
+            valid, self.torn = valid_end(self._files, self._paths, self.size, mark)
+            mark = WALPosition(mark.timeline, valid)
         durable = self._durable(newest, mark)
         return durable, self._served(finished, mark) or durable
+
+    def _nothing_left(self, mark: WALPosition | None) -> WALPosition | None:
+        """Where an archive ends that has a ledger and not one segment.
+
+        Its process may have been killed before the first byte; or somebody has removed them all.
+        """
+        current = None if self._ledger is None else self._ledger.current
+        if current is None:
+            return None
+        lsn = current.start
+        if mark is not None and mark.timeline == current.timeline:
+            lsn = max(lsn, mark.lsn)
+        return WALPosition(current.timeline, self.size.floor(lsn))
 
     def clamp(self, end: WALPosition, durable: WALPosition | None) -> WALPosition:
         """Take back what *end* has beyond the point where the stream's timeline left its own.
@@ -176,8 +228,13 @@ class _Look:
             segment = parse_segment_file(name, self.size)
             if segment is None or not self._has_right_size(name, segment):
                 self.skipped[name] = None
-            elif segment.number:
+            elif segment.number and not self._is_left(segment):
                 yield self._judged(name, segment)
+
+    def _is_left(self, segment: SegmentFile) -> bool:
+        return self._ledger is not None and self._ledger.is_left(
+            segment.timeline, self.size.start(segment.number)
+        )
 
     def _judged(self, name: str, segment: SegmentFile) -> SegmentFile:
         """A segment that is finished by its name; if the file is damaged, it is not.
@@ -216,9 +273,11 @@ class _Look:
         We go on to a few segments while the ones before are still being synced. If we are killed
         then, they all are .partial, and the stream must go on at the first or leave a gap.
         """
-        number = newest.number
+        number, lowest = newest.number, 0
+        if self._ledger is not None and self._ledger.current is not None:
+            lowest = self.size.number(self._ledger.current.start)  # there may be a gap before it
         for segment in self._segments():
-            if segment.number < number - 1:
+            if segment.number < max(number - 1, lowest):
                 break
             if segment.timeline != newest.timeline:
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -15,6 +15,7 @@ from walstream.errors import (
     Disconnected,
     NotSynchronous,
     ProtocolViolation,
+    ServerError,
     SinkFailed,
     WalstreamError,
 )
@@ -23,10 +24,11 @@ from walstream.interfaces import IWALSink, WALPosition
 from walstream.protocols.acknowledgement import Acknowledgement, AcknowledgementSettings
 from walstream.protocols.client import ReplicationClient
 from walstream.protocols.direct import DirectReader, direct_connection
+from walstream.protocols.gap import cross_gap, is_removed
 from walstream.protocols.login import Login
 from walstream.protocols.phases import ReceiverPhase
 from walstream.protocols.questions import Answer, Questions, next_timeline
-from walstream.protocols.receiver_settings import Dialect, ReceiverSettings
+from walstream.protocols.receiver_settings import Dialect, ReceiverSettings, StreamEnd
 from walstream.protocols.silence import SilenceWatch
 from walstream.protocols.start import StreamStart, follow_timeline, start_2009, start_modern
 from walstream.protocols.status_line import StatusLine
@@ -43,13 +45,6 @@ T = TypeVar("T")
 
 # What a stream is closed with: the server's answer, or its error.
 _Closing = Deferred[Answer | Exception]
-
-
-class StreamEnd(Enum):
-    """Why a receiver ended without an error."""
-
-    STOPPED = "it was told to stop"
-    END_POSITION = "the end position was reached"
 
 
 @implementer(IPushProducer)
@@ -87,6 +82,8 @@ class WALReceiver(ReplicationClient):
         self._direct: DirectReader | None = None
         self._stream: StreamReader | None = None
         self._stream_over: Deferred[StreamEnd | None] | None = None
+        # What becomes of the WAL that comes, if it is not for the sink.
+        self._take: Callable[[int, memoryview], None] | None = None
         self._acknowledgement: Acknowledgement | None = None
         self._reading_paused = False
         # For as long as something is asked; in a stream the acknowledgement has its own.
@@ -188,7 +185,13 @@ class WALReceiver(ReplicationClient):
             if self._modern:
                 # Anew for each timeline: a promotion makes a primary of a standby.
                 self._live_up_to(await ask_demands(questions, self.parameters))
-            outcome = await self._receive_stream(position, start.sender_timeout)
+            try:
+                outcome = await self._receive_stream(position, start.sender_timeout)
+            except ServerError as error:
+                if self._sink.written != position.lsn:
+                    raise  # it had begun
+                position = await self._cross_gap(questions, error, position)
+                continue
             if isinstance(outcome, StreamEnd):
                 return outcome
             await follow_timeline(questions, self._sink, outcome)
@@ -209,6 +212,32 @@ class WALReceiver(ReplicationClient):
             questions, self._sink, size=settings.segment_size, start=settings.start_position
         )
 
+    async def _cross_gap(
+        self, questions: Questions, error: ServerError, position: WALPosition
+    ) -> WALPosition:
+        accepted = self._settings.accept_gap
+        return await cross_gap(questions, self._sink, error, position, accepted, self._has_wal)
+
+    async def _has_wal(self, position: WALPosition) -> bool:
+        """Whether the server has the WAL there: a stream that ends when the first of it comes."""
+        self._acknowledgement = None
+        self._take = lambda start, data: self._end_stream(StreamEnd.STOPPED)
+        try:
+            answer = await self._ask_for_stream(position, slot=None)
+            if answer.streams:
+                closing = self.expect_answer().addErrback(_error_of)
+                over = self._stream_over = Deferred()
+                await self._close_stream(await self._in_time(over), closing)
+        except ServerError as error:
+            if is_removed(error):
+                return False
+            raise
+        finally:
+            self._take = None
+        if self._stop_requested:
+            raise Disconnected("stopped before a stream had begun")
+        return True
+
     async def _receive_stream(
         self, position: WALPosition, sender_timeout: float
     ) -> StreamEnd | WALPosition:
@@ -217,7 +246,7 @@ class WALReceiver(ReplicationClient):
         await sink.begin(position.timeline, position.lsn)
         sink.registerProducer(self, True)
         try:
-            answer = await self._ask_for_stream(position)
+            answer = await self._ask_for_stream(position, self._settings.slot)
             if answer.streams:
                 end, closing = await self._until_over(sender_timeout)
         finally:
@@ -255,11 +284,9 @@ class WALReceiver(ReplicationClient):
     def _server_is_silent(self) -> None:
         self.abort(Disconnected("the server has been silent for too long"))
 
-    def _ask_for_stream(self, position: WALPosition) -> Deferred[Answer]:
+    def _ask_for_stream(self, position: WALPosition, slot: str | None) -> Deferred[Answer]:
         if self._modern:
-            command = grammar.StartReplication(
-                start=position.lsn, timeline=position.timeline, slot=self._settings.slot
-            )
+            command = grammar.StartReplication(position.lsn, position.timeline, slot)
             return self._ask(command.text())
         return self._ask(dialect2009.StartReplication2009(position.lsn).text())
 
@@ -391,7 +418,7 @@ class WALReceiver(ReplicationClient):
         self.take_frames()
 
     def _take_stream(self, stream: StreamReader, data: memoryview) -> None:
-        write = self._sink.write
+        take = self._take or self._sink.write
         for event in stream.events(data):
             if self.phase is ReceiverPhase.CLOSED:
                 return
@@ -401,7 +428,7 @@ class WALReceiver(ReplicationClient):
                     self._leave_stream(stream)
                     return
             elif self.phase is ReceiverPhase.STREAMING:
-                write(*event)
+                take(*event)
         if self._acknowledgement is not None:
             self._acknowledgement.batch_over(stream.server_end)
         end = self._settings.end_position

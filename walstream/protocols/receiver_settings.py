@@ -9,7 +9,7 @@ from enum import Enum
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import DEFAULT_SEGMENT_SIZE, SegmentSize
 
-__all__ = ["Dialect", "OnSynchronous", "ReceiverSettings", "ReportApply"]
+__all__ = ["Dialect", "OnSynchronous", "ReceiverSettings", "ReportApply", "StreamEnd"]
 
 
 class Dialect(Enum):
@@ -42,6 +42,13 @@ class ReportApply(Enum):
     """None: a commit with ``synchronous_commit = remote_apply`` that waits for us waits on."""
 
 
+class StreamEnd(Enum):
+    """Why a receiver ended without an error."""
+
+    STOPPED = "it was told to stop"
+    END_POSITION = "the end position was reached"
+
+
 @dataclass(frozen=True, slots=True)
 class ReceiverSettings:
     """How to receive. In brackets, the options of ``twistd walstream receive``.
@@ -51,6 +58,8 @@ class ReceiverSettings:
     :ivar status_interval: seconds between status updates; 0: when asked (``--status-interval``).
     :ivar end_position: stop once WAL beyond this position was received (``--endpos``).
     :ivar start_position: where to start if the sink holds nothing (``--startpos``).
+    :ivar accept_gap: where the sink may be left with a gap, if the server has no longer what comes
+        next (``--accept-gap``).
     :ivar dialect: the protocol to speak (``--dialect``).
     :ivar segment_size: what the 2009 dialect, which can't ask, assumes (``--wal-segsize``).
     :ivar receive_timeout: seconds of silence until the server is given up; 0: never.
@@ -65,6 +74,7 @@ class ReceiverSettings:
     status_interval: float = 10.0
     end_position: LSN | None = None
     start_position: LSN | None = None
+    accept_gap: LSN | None = None
     dialect: Dialect = Dialect.MODERN
     segment_size: SegmentSize = DEFAULT_SEGMENT_SIZE
     receive_timeout: float = 60.0

@@ -232,7 +232,9 @@ class Session(Line):
         error = failure.value
         if isinstance(error, WALUnavailable):
             error = CommandError(
-                "58P01", f"requested WAL segment {error.segment} has already been removed"
+                "58P01",
+                f"requested WAL segment {error.segment} has already been removed",
+                detail=None if error.gap is None else f"The archive has a gap {error.gap}.",
             )
         if not isinstance(error, CommandError):
             return failure

@@ -49,9 +49,11 @@ async def start_modern(
     size = await questions.segment_size()
     await sink.adopt(SystemIdentity(system.system_identifier, size, questions.server_version))
     await follow_timeline(questions, sink, system.end)
+    reserved = await _read_slot(questions, slot)
     resume = sink.resume_position()
-    if resume is None:
-        resume = await _first_position(questions, sink, system.end, slot, start)
+    if resume is None and start is not None:
+        resume = await _named_position(sink, system.end, start)
+    resume = resume or reserved or system.end
     timeout = await questions.sender_timeout()
     return StreamStart(WALPosition(resume.timeline, size.floor(resume.lsn)), size, timeout)
 
@@ -99,17 +101,55 @@ async def follow_timeline(questions: Questions, sink: IWALSink, server: WALPosit
     history = TimelineHistory(1, ())
     content = b""
     if server.timeline > 1:
-        content = await questions.timeline_history(server.timeline)
+        content = await _history_file(questions, sink, server.timeline)
         history = TimelineHistory.parse(server.timeline, content)
     held = sink.durable_position() or sink.resume_position()
     if held is not None:
+        held = await _without_unfinished_record(sink, held, history)
         check_descent(held, server, history)
     if server.timeline == 1:
         return
     await _store_once(sink, history, content)
-    for ancestor in history.ancestors:
+    for index, ancestor in enumerate(history.ancestors):
         if ancestor.timeline > 1 and ancestor.timeline not in sink.histories():
-            await _fetch_ancestor(questions, sink, ancestor.timeline)
+            copied = TimelineHistory(ancestor.timeline, history.ancestors[:index])
+            await _fetch_ancestor(questions, sink, copied)
+
+
+async def _history_file(questions: Questions, sink: IWALSink, timeline: int) -> bytes:
+    try:
+        return await questions.timeline_history(timeline)
+    except ServerError:
+        # An ancestor of the server's timeline, of which the file is gone, has been made already.
+        if timeline not in sink.histories():
+            raise
+        return (await sink.history(timeline)).format()
+
+
+async def _without_unfinished_record(
+    sink: IWALSink, held: WALPosition, history: TimelineHistory
+) -> WALPosition:
+    """Where the sink ends, without a record that the crash of its server left unfinished.
+
+    Such a record is on no timeline that follows, so whoever holds its beginning has not forked.
+    """
+    if held.timeline not in history:
+        return held
+    switch_point = history.switch_point(held.timeline)
+    if switch_point is None or held.lsn <= switch_point:
+        return held
+    try:
+        await sink.rewind(switch_point)
+    except TimelineMismatch as error:
+        raise _forked(held, switch_point, f"; {error}") from error
+    return sink.durable_position() or held
+
+
+def _forked(held: WALPosition, switch_point: LSN, because: str = "") -> TimelineMismatch:
+    return TimelineMismatch(
+        f"the server left timeline {held.timeline} at {switch_point}, the archive holds that "
+        f"timeline up to {held.lsn}: the two have forked{because}"
+    )
 
 
 def check_descent(held: WALPosition, server: WALPosition, history: TimelineHistory) -> None:
@@ -121,10 +161,7 @@ def check_descent(held: WALPosition, server: WALPosition, history: TimelineHisto
         )
     switch_point = history.switch_point(held.timeline)
     if switch_point is not None and held.lsn > switch_point:
-        raise TimelineMismatch(
-            f"the server left timeline {held.timeline} at {switch_point}, the archive holds that "
-            f"timeline up to {held.lsn}: the two have forked"
-        )
+        raise _forked(held, switch_point)
     if switch_point is None and server.lsn < held.lsn:
         raise UpstreamBehind(
             f"the server's WAL ends at {server.lsn} on timeline {server.timeline}, the archive "
@@ -148,34 +185,49 @@ def _descent(history: TimelineHistory) -> str:
     return ", ".join(f"{past.timeline} up to {past.switch_point}" for past in history.ancestors)
 
 
-async def _fetch_ancestor(questions: Questions, sink: IWALSink, timeline: int) -> None:
+async def _fetch_ancestor(questions: Questions, sink: IWALSink, copied: TimelineHistory) -> None:
+    """Get an ancestor's history file.
+
+    A server does not keep them for ever, and can do without: each file begins with a copy of the
+    one before.
+
+    :param copied: what the server's own file says of the ancestor.
+    """
     try:
-        content = await questions.timeline_history(timeline)
+        content = await questions.timeline_history(copied.timeline)
     except ServerError as error:
-        # A server does not keep its ancestors' files for ever, and can do without them.
-        _log.warn(
-            "the server has no {name}: {error}",
-            name=history_file_name(timeline),
+        content = copied.format()
+        _log.info(
+            "the server has no {name} any more, so it is made from that of its own timeline: "
+            "{error}",
+            name=history_file_name(copied.timeline),
             error=str(error),
         )
-        return
-    await sink.store_history(timeline, content)
+    await sink.store_history(copied.timeline, content)
 
 
-async def _first_position(
-    questions: Questions,
-    sink: IWALSink,
-    server: WALPosition,
-    slot: str | None,
-    start: LSN | None,
-) -> WALPosition:
-    """Where to start with nothing held. READ_REPLICATION_SLOT exists from 15 on."""
-    if slot is not None and questions.server_major >= 15:
-        position = await questions.slot_position(slot)
-        if position is not None and start is None:
-            return position
-    if start is None:
-        return server
+async def _read_slot(questions: Questions, slot: str | None) -> WALPosition | None:
+    """Where the slot holds WAL back, if there is one; READ_REPLICATION_SLOT exists from 15 on."""
+    if slot is None:
+        return None
+    if questions.server_major < 15:
+        _log.info(
+            "PostgreSQL before 15 does not tell where replication slot {slot} stands: an empty "
+            "archive begins at the server's position, or where --startpos says",
+            slot=slot,
+        )
+        return None
+    position = await questions.slot_position(slot)
+    if position is None:
+        _log.warn(
+            "replication slot {slot} holds no WAL back before it is used: what comes until then "
+            "may be lost; make slots by --create-slot, which reserves WAL at once",
+            slot=slot,
+        )
+    return position
+
+
+async def _named_position(sink: IWALSink, server: WALPosition, start: LSN) -> WALPosition:
     if start > server.lsn:
         raise UpstreamBehind(
             f"--startpos {start} is ahead of the server's flush position {server.lsn}"

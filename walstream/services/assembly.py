@@ -25,9 +25,10 @@ from walstream.services.endpoint import UpstreamEndpoint
 from walstream.services.hub import HubService, Storage
 from walstream.services.receive import ReceiverService
 from walstream.services.send import SenderService
+from walstream.services.slot import SlotAction, SlotService
 from walstream.upstream import Upstream
 
-__all__ = ["hub", "receive", "send"]
+__all__ = ["hub", "receive", "send", "slot"]
 
 _Path = str | os.PathLike[str]
 
@@ -59,6 +60,17 @@ def receive(
     )
     storage: list[Storage] = [directory.storage, *care.caretakers(reactor, directory)]
     return HubService(storage, receiver=receiver)
+
+
+def slot(
+    reactor: Any, upstream: Upstream, name: str, *, drop: bool = False, may_exist: bool = False
+) -> SlotService:
+    """Make, or *drop*, the replication slot *name* of *upstream*.
+
+    :param may_exist: whether it is no error that a slot to be made exists.
+    """
+    action = SlotAction.DROP if drop else SlotAction.CREATE
+    return SlotService(UpstreamEndpoint(reactor, upstream), name, action, may_exist=may_exist)
 
 
 def send(reactor: Any, archive: _Path, listen: str, settings: SenderSettings) -> HubService:

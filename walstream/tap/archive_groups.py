@@ -27,6 +27,10 @@ class ArchiveOptions(CommandOptions):
     #: Whether the directory is made if it is not there yet.
     makes_archive = True
 
+    def uses_archive(self) -> bool:
+        """Whether an archive is needed at all."""
+        return True
+
     def opt_directory(self, path: str) -> None:
         """The same as --archive, by pg_receivewal's name."""
         self["archive"] = path
@@ -34,6 +38,8 @@ class ArchiveOptions(CommandOptions):
     def postOptions(self) -> None:
         """Check the path. It is made absolute: twistd may change the directory it runs in."""
         super().postOptions()
+        if not self.uses_archive():
+            return
         self.archive = Path(
             self.required("archive", "say where the WAL is kept, such as --archive=/srv/wal")
         ).absolute()

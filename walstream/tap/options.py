@@ -26,7 +26,26 @@ class ReceiveOptions(UpstreamOptions, CareOptions):
     optFlags = [
         ["synchronous", None, "Make WAL durable, and report it, as it comes."],
         ["no-loop", "n", "End when the connection is lost, instead of connecting again."],
+        ["create-slot", None, "Make the replication slot --slot, with WAL reserved, and end."],
+        ["if-not-exists", None, "With --create-slot: it is no error if the slot exists."],
+        ["drop-slot", None, "Drop the replication slot --slot, and end."],
     ]
+
+    def postOptions(self) -> None:
+        """Check what is done with the slot, in pg_receivewal's words; then all the rest."""
+        create, drop = self["create-slot"], self["drop-slot"]
+        if create and drop:
+            raise usage.UsageError("cannot use --create-slot together with --drop-slot")
+        if self["slot"] is None and (create or drop):
+            action = "--create-slot" if create else "--drop-slot"
+            raise usage.UsageError(f"{action} needs a slot to be specified using --slot")
+        if self["if-not-exists"] and not create:
+            raise usage.UsageError("--if-not-exists is for --create-slot only: leave it out")
+        super().postOptions()
+
+    def uses_archive(self) -> bool:
+        """Not for what is done with a slot alone."""
+        return not (self["create-slot"] or self["drop-slot"])
 
     def is_synchronous(self) -> bool:
         """As told."""

@@ -36,6 +36,13 @@ class UpstreamOptions(CommandOptions):
         ["slot", "S", None, "The replication slot to stream from."],
         ["status-interval", "s", "10", "Seconds between status updates; 0: only when asked."],
         ["startpos", None, None, "Where to start if the archive is empty, such as 0/3000000."],
+        [
+            "accept-gap",
+            None,
+            None,
+            "Where the archive may be left with a gap, if the server lacks what comes next: "
+            "the end of the archive, as the error message names it.",
+        ],
         ["dialect", None, "modern", "The protocol: modern, or 2009 for the first design."],
         ["wal-segsize", None, None, "With --dialect=2009: the segment size in MB (default: 16)."],
     ]
@@ -79,12 +86,18 @@ class UpstreamOptions(CommandOptions):
                 "--slot is not possible with --dialect=2009, which knows no replication slots: "
                 "leave one of them out"
             )
+        if dialect is Dialect.DESIGN_2009 and self["accept-gap"] is not None:
+            raise usage.UsageError(
+                "--accept-gap is not possible with --dialect=2009, which cannot find what comes "
+                "behind the gap: use --dialect=modern"
+            )
         return ReceiverSettings(
             slot=self.checked("slot", slot_name),
             synchronous=self.is_synchronous(),
             status_interval=float(self.checked("status-interval", whole_number) or 0),
             start_position=self.checked("startpos", LSN.parse),
             end_position=self.end_position(),
+            accept_gap=self.checked("accept-gap", LSN.parse),
             dialect=dialect,
             segment_size=size or DEFAULT_SEGMENT_SIZE,
             wall_clock=time.time,

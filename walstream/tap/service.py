@@ -34,6 +34,14 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
     from walstream.services import assembly
 
     match options:
+        case ReceiveOptions() if not options.uses_archive():
+            return assembly.slot(
+                reactor,
+                options.upstream,
+                options["slot"],
+                drop=bool(options["drop-slot"]),
+                may_exist=bool(options["if-not-exists"]),
+            )
         case ReceiveOptions():
             return assembly.receive(
                 reactor,

@@ -14,8 +14,16 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from walstream.errors import Discontinuity, SinkFailed, WALUnavailable, WrongSystem
+from walstream.archive.abandoned import beyond
+from walstream.errors import (
+    Discontinuity,
+    SinkFailed,
+    TimelineMismatch,
+    WALUnavailable,
+    WrongSystem,
+)
 from walstream.formats.lsn import LSN
+from walstream.formats.pages import PAGE_SIZE
 from walstream.formats.segments import DEFAULT_SEGMENT_SIZE, SegmentSize, history_file_name
 from walstream.formats.timelines import TimelineHistory
 from walstream.interfaces import BackupHistoryFile, IWALSink, SystemIdentity, WALPosition
@@ -33,6 +41,7 @@ class MemorySink:
     :ivar begun: where each stream began, in order.
     :ivar history_files: the contents of timeline history files by timeline.
     :ivar backup_histories: the contents of backup history files by name.
+    :ivar gaps: what was accepted to be missing: where each begins, and where it ends.
     :ivar producer: the registered producer, or None.
     :ivar is_paused: whether the producer was told to pause, and not to resume since.
     :ivar auto_flush: whether a flush is done at once; else `complete_flush` does it.
@@ -56,12 +65,14 @@ class MemorySink:
         self.begun: list[WALPosition] = []
         self.history_files: dict[int, bytes] = {}
         self.backup_histories: dict[str, bytes] = {}
+        self.gaps: list[tuple[LSN, WALPosition]] = []
         self.producer: IPushProducer | None = None
         self.is_paused = False
         self.auto_flush = auto_flush
         self._high_mark = high_mark
         self._held: dict[int, tuple[int, bytearray]] = {}
         self._durable: WALPosition | None = None
+        self._behind_gap: WALPosition | None = None
         self._timeline: int | None = None
         self._failure: SinkFailed | None = None
         self._under_way: tuple[int, list[Deferred[LSN]]] | None = None
@@ -80,7 +91,9 @@ class MemorySink:
     def resume_position(self) -> WALPosition | None:
         """See `IWALSink.resume_position`."""
         held = self._durable
-        return held and WALPosition(held.timeline, self._size.floor(held.lsn))
+        if held is None or self._behind_gap is not None:
+            return self._behind_gap
+        return WALPosition(held.timeline, self._size.floor(held.lsn))
 
     def durable_position(self) -> WALPosition | None:
         """See `IWALSink.durable_position`."""
@@ -118,7 +131,8 @@ class MemorySink:
         expected = self._size.floor(start) if held is None else held.lsn
         if start != expected:
             return fail(Discontinuity(expected, start))
-        if self._durable is not None and self._durable.timeline != timeline:
+        is_other = self._durable is not None and self._durable.timeline != timeline
+        if is_other or self._behind_gap is not None:
             self.flushed = start  # what is before it is durable, on the timelines before
         self._timeline = timeline
         self._start = self.written = start
@@ -153,6 +167,36 @@ class MemorySink:
         if self._under_way is None:
             self._start_flush()
         return flushed
+
+    def accept_gap(self, start: LSN, end: WALPosition) -> Deferred[None]:
+        """See `IWALSink.accept_gap`."""
+        if self._failure is not None:
+            return fail(self._failure)
+        held = self._durable
+        if held is None or held.lsn != start:
+            return fail(Discontinuity(0 if held is None else held.lsn, start))
+        if self._size.offset(end.lsn) or end.lsn <= start:
+            return fail(Discontinuity(start, end.lsn))
+        self._timeline = None
+        self.gaps = [gap for gap in self.gaps if gap[0] != start] + [(start, end)]
+        self._behind_gap = end
+        return succeed(None)
+
+    def rewind(self, switch_point: LSN) -> Deferred[None]:
+        """See `IWALSink.rewind`."""
+        held = self._durable
+        if held is None or held.lsn <= switch_point:
+            return succeed(None)
+        start = LSN(switch_point - switch_point % PAGE_SIZE)
+        wal = self.stored(held.timeline, start, held.lsn - start)
+        whole = beyond(wal, start, self._size, switch_point)
+        if whole is not None:
+            return fail(TimelineMismatch(whole))
+        self._rewind(held.timeline, switch_point)
+        self._timeline = None
+        self.written = self.flushed = switch_point
+        self._durable = WALPosition(held.timeline, switch_point)
+        return succeed(None)
 
     def finish(self) -> Deferred[None]:
         """See `IWALSink.finish`."""
@@ -229,6 +273,7 @@ class MemorySink:
     def _rewind(self, timeline: int, start: int) -> None:
         first, wal = self._held.setdefault(timeline, (start, bytearray()))
         del wal[start - first :]
+        wal += bytes(start - first - len(wal))  # a gap
 
     def _finished(self, flushed: LSN) -> None:
         self._timeline = None
@@ -243,6 +288,7 @@ class MemorySink:
         (end, fired), self._under_way = self._under_way, None
         if self._timeline is not None and end > max(self.flushed, self._start):
             self.flushed = end
+            self._behind_gap = None
             self._durable = WALPosition(self._timeline, LSN(end))
         for flushed in fired:
             flushed.callback(LSN(self.flushed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,11 +20,12 @@ from walstream.archive.paths import ArchivePaths
 from walstream.archive.watch import PollingWatch
 from walstream.formats.compression import Compression
 from walstream.formats.lsn import LSN
+from walstream.formats.pages import PAGE_SIZE
 from walstream.formats.segments import SegmentSize, history_file_name
 from walstream.formats.timelines import TimelineHistory, TimelineSwitch
 from walstream.interfaces import SystemIdentity, WALPosition
 from walstream.testing.disk import ManualLane, ScriptedFiles
-from walstream.testing.wal import SYSTEM_IDENTIFIER, wal_bytes
+from walstream.testing.wal import SYSTEM_IDENTIFIER, WALBuilder, wal_bytes
 
 __all__ = [
     "IDENTITY",
@@ -42,6 +44,30 @@ SIZE = SegmentSize(1 << 20)
 IDENTITY = SystemIdentity(SYSTEM_IDENTIFIER, SIZE, "18.6")
 #: Where the WAL of most tests begins: segment 5.
 START = SIZE.start(5)
+
+
+#: Where there are records.
+_BUILT = range(SIZE, SIZE * 32)
+
+
+@cache
+def _built(system_identifier: int) -> bytes:
+    builder = WALBuilder(system_identifier, SIZE, start=LSN(_BUILT.start))
+    builder.fill_to(_BUILT.stop, 7000)
+    return builder.bytes()
+
+
+def _records(start: int, size: int, history: TimelineHistory, system_identifier: int) -> bytes:
+    """WAL of which each page was begun on the timeline that the history says."""
+    first = start - start % PAGE_SIZE
+    last = start + size
+    wal = bytearray(_built(system_identifier)[first - _BUILT.start : last - _BUILT.start])
+    for address in range(first, last, PAGE_SIZE):
+        # The third field of a page's header.
+        timeline = history.timeline_at(address).to_bytes(4, "little")
+        piece = timeline[: max(0, last - address - 4)]
+        wal[address - first + 4 : address - first + 4 + len(piece)] = piece
+    return bytes(wal[start - first :])
 
 
 def history(timeline: int, *switches: tuple[int, int]) -> TimelineHistory:
@@ -88,9 +114,14 @@ class DirectoryCase(SynchronousTestCase):
     def wal(
         self, start: int, size: int, timeline: int = 1, system_identifier: int = SYSTEM_IDENTIFIER
     ) -> bytes:
-        """The WAL of the tests' cluster. Pages are on ancestors as the history file says."""
+        """The WAL of the tests' cluster, of real records as far as there are.
+
+        Pages are on ancestors as the history file says.
+        """
         file = self.path / history_file_name(timeline)
         ancestry = TimelineHistory.parse(timeline, file.read_bytes()) if file.exists() else None
+        if _BUILT.start <= start and start + size <= _BUILT.stop:
+            return _records(start, size, ancestry or history(timeline), system_identifier)
         return wal_bytes(
             start,
             size,

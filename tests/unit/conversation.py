@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from walstream.errors import CommandError
+from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
 from walstream.interfaces import ISlotStore, Slot, SystemIdentity, WALPosition
 from walstream.protocols.phases import SenderPhase
@@ -21,7 +22,7 @@ from walstream.protocols.sender import WALSender
 from walstream.protocols.settings import SenderSettings
 from walstream.testing.memory import MemoryProvider
 from walstream.testing.transport import FlowTransport
-from walstream.testing.wal import SYSTEM_IDENTIFIER, wal_bytes
+from walstream.testing.wal import SYSTEM_IDENTIFIER, WALBuilder, wal_bytes
 from walstream.wire.copydata import StandbyStatus, pg_time
 from walstream.wire.frames import Frame, FrameReader
 from walstream.wire.messages import copy_data, query
@@ -58,6 +59,14 @@ SHUT_DOWN = b"C\x00\x00\x00\x0bCOPY 0\x00"
 def wal(start: int, length: int) -> bytes:
     """WAL that shows by itself whether it is in its place."""
     return wal_bytes(start, length, segment_size=SIZE)
+
+
+def records(start: int, length: int) -> bytes:
+    """WAL of whole records, and of one more that the end cuts off; *start* is a segment's."""
+    builder = WALBuilder(segment_size=SIZE, start=LSN(start))
+    while builder.end < start + length:
+        builder.noop(100)
+    return builder.bytes(start, start + length)
 
 
 def error(

@@ -70,7 +70,9 @@ class LayoutTests(ArchiveCase):
         self.assertEqual(os.stat(self.paths.partial(FIRST).encode()).st_ino, spare.st_ino)
         self.assertIn("spare", self.own_names())
         self.successResultOf(archive.storage.close())
-        self.assertEqual(self.own_names(), ["end", "identity.json", "lock"])
+        self.assertEqual(
+            self.own_names(), ["end", "identity.json", "ledger.json", "ledger.lock", "lock"]
+        )
         self.assertEqual(self.files.open_files, [])
 
     def test_short_writes_are_continued(self) -> None:

@@ -25,6 +25,7 @@ from tests.unit.conversation import (
     STREAMING_COMPLETE,
     error,
     keepalive,
+    records,
     status,
     wal,
     wal_message,
@@ -946,7 +947,7 @@ class TimelineTests(ReceiverCase):
     def test_forked(self) -> None:
         """A server that names a switch point before our end is on another branch."""
         self.begin_stream()
-        self.stream(START, wal(START, 100))
+        self.stream(START, records(START, 1000))
         self.server.send(COPY_DONE)
         self.server.send(next_timeline(2, START + 50))
         self.server.send(result(b"00000002.history", history(1, START + 50)))

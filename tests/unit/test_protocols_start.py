@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.unit.archives import history
 from tests.unit.log_capture import capture_log
 from tests.unit.test_protocols_questions import AskedServer
 from walstream.errors import (
@@ -32,6 +33,7 @@ from walstream.protocols.start import (
     start_modern,
 )
 from walstream.testing.memory import MemorySink
+from walstream.testing.wal import WALBuilder
 
 T = TypeVar("T")
 
@@ -150,7 +152,9 @@ class EmptySinkTests(StartCase):
         """A slot that holds nothing back yet says nothing."""
         self.server(1, "0/712345")
         self.asked.answers['READ_REPLICATION_SLOT "s"'] = [b"physical", None, None]
+        self.log = capture_log(self)
         self.assertEqual(self.start(slot="s").position, at(1, "0/700000"))
+        self.assertIn("--create-slot", str(self.log))
 
     def test_named_position_comes_before_the_slots(self) -> None:
         """Whoever names a position means it; but the slot must exist."""
@@ -165,9 +169,11 @@ class EmptySinkTests(StartCase):
         self.assertIsInstance(self.error(self.starting(slot="s")), ServerError)
 
     def test_slot_before_15(self) -> None:
-        """Older servers cannot say where a slot stands, and are not asked."""
+        """Older servers cannot say where a slot stands, and are not asked; the log says so."""
+        log = capture_log(self)
         self.server(1, "0/712345", "14.19")
         self.assertEqual(self.start(slot="s").position, at(1, "0/700000"))
+        self.assertIn("PostgreSQL before 15", str(log))
 
     def test_history_files_are_fetched(self) -> None:
         """The histories of all timelines that the server descends from are stored."""
@@ -176,12 +182,12 @@ class EmptySinkTests(StartCase):
         self.assertEqual(self.sink.history_files, {2: HISTORY_2, 3: HISTORY_3})
 
     def test_ancestors_file_is_missing(self) -> None:
-        """A server need not have its ancestors' files; the log says that one is missing."""
+        """A server need not have its ancestors' files: its own begins with copies of them."""
         texts = capture_log(self)
         self.server(3, "0/712345")
         self.asked.answers["TIMELINE_HISTORY 2"] = ServerError("ERROR", "58P01", "no such file")
         self.start()
-        self.assertEqual(self.sink.history_files, {3: HISTORY_3})
+        self.assertEqual(self.sink.history_files, {2: HISTORY_2, 3: HISTORY_3})
         self.assertTrue(any("00000002.history" in text for text in texts))
 
     def test_own_file_is_missing(self) -> None:
@@ -206,9 +212,16 @@ class HeldTests(StartCase):
         """It goes on with the segment where the sink ends, whatever else was named."""
         self.hold(1, "0/300000", "0/412345")
         self.server(1, "0/712345")
+        self.asked.answers['READ_REPLICATION_SLOT "s"'] = [b"physical", b"0/100028", b"1"]
         self.assertEqual(self.start().position, at(1, "0/400000"))
         self.assertEqual(self.start(slot="s", start="0/200000").position, at(1, "0/400000"))
-        self.assertNotIn('READ_REPLICATION_SLOT "s"', self.asked.asked)
+
+    def test_missing_slot(self) -> None:
+        """A slot that does not exist is an error, before anything is streamed."""
+        self.hold(1, "0/300000", "0/412345")
+        self.server(1, "0/712345")
+        self.asked.answers['READ_REPLICATION_SLOT "s"'] = [None, None, None]
+        self.assertIsInstance(self.error(self.starting(slot="s")), ServerError)
 
     def test_server_at_the_same_place(self) -> None:
         """A server that has not one byte more is followed."""
@@ -287,8 +300,68 @@ class HeldTests(StartCase):
         self.assertIn(3, self.sink.history_files)
 
 
+class UnfinishedRecordTests(StartCase):
+    """The server of the timeline before crashed inside a record, of which the sink has more."""
+
+    def hold_records(self, whole: int, more: int) -> WALPosition:
+        """The sink holds so many records from 0/300000 on, and *more* bytes of another."""
+        builder = WALBuilder(77, SIZE, start=LSN.parse("0/300000"))
+        for _ in range(whole):
+            builder.noop(1000)
+        end = builder.end
+        builder.noop(20000)
+        self.sink = MemorySink(IDENTITY)
+        self.successResultOf(self.sink.begin(1, builder.start))
+        self.sink.write(builder.start, memoryview(builder.bytes(builder.start, end + more)))
+        self.successResultOf(self.sink.finish())
+        return WALPosition(1, end)
+
+    def promoted(self, left: WALPosition) -> None:
+        """The server left timeline 1 there."""
+        self.server(2, "0/712345")
+        content = history(2, (1, left.lsn)).format()
+        self.asked.answers["TIMELINE_HISTORY 2"] = [b"00000002.history", content]
+
+    def test_is_given_up(self) -> None:
+        """No whole record ends beyond the switch point: the new timeline is followed."""
+        for more in (1, 30, 8192, 19000):
+            left = self.hold_records(20, more)
+            self.promoted(left)
+            self.assertEqual(self.start().position, WALPosition(1, SIZE.floor(left.lsn)))
+            self.assertEqual(self.sink.durable_position(), left)
+            self.assertIn(2, self.sink.history_files)
+
+    def test_whole_record_beyond(self) -> None:
+        """One record more, and the two have forked: both ends and the record are named."""
+        end = self.hold_records(20, 100)
+        left = self.hold_records(21, 100)
+        held = self.sink.durable_position()
+        assert held is not None
+        self.promoted(end)
+        error = self.error(self.starting())
+        self.assertIsInstance(error, TimelineMismatch)
+        for named in (end.lsn, held.lsn, left.lsn):
+            self.assertIn(str(named), str(error))
+        self.assertEqual(self.sink.durable_position(), held)
+        self.assertEqual(self.sink.history_files, {})
+
+    def test_no_wal_beyond(self) -> None:
+        """What cannot be told to be the beginning of a record is not given up either."""
+        self.hold(1, "0/300000", "0/500089")
+        self.server(2, "0/712345")
+        self.assertIn("what the archive holds", str(self.error(self.starting())))
+
+
 class FollowTimelineTests(StartCase):
     """`follow_timeline` between streams, when a server names what comes next."""
+
+    def test_history_that_was_made(self) -> None:
+        """What the server does not have any more, and was made of its own, will do."""
+        self.hold(1, "0/300000", "0/500088")
+        self.successResultOf(self.sink.store_history(2, HISTORY_2))
+        self.server(3, "0/712345")
+        self.asked.answers["TIMELINE_HISTORY 2"] = ServerError("ERROR", "58P01", "no such file")
+        self.result(follow_timeline(self.questions(), self.sink, at(2, "0/500088")))
 
     def test_stores_the_new_history(self) -> None:
         """The next timeline's history is there before its WAL."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.conversation import IDENTITY, NOW, SIZE, START, MemorySlots, wal
+from tests.unit.conversation import IDENTITY, NOW, SIZE, START, MemorySlots, records, wal
 from walstream.errors import Disconnected, ServerError, TimelineMismatch, UpstreamBehind
 from walstream.formats.lsn import LSN
 from walstream.interfaces import BackupHistoryFile, WALPosition
@@ -317,14 +317,15 @@ class TogetherTests(TogetherCase):
 
     def test_sender_that_does_not_fit(self) -> None:
         """A sender that is behind, or of another branch, is refused, and nothing is changed."""
-        self.append(2000)
+        whole = records(START, 2000)  # the sink looks into it, to see what it would lose
+        self.provider.append(whole)
         self.connect(start_position=START)
         self.receiver.stop()
         self.settle()
         held = self.stored()
         for branch, error in ((False, UpstreamBehind), (True, TimelineMismatch)):
             self.provider = MemoryProvider(IDENTITY, WALPosition(1, START))
-            self.append(1000)
+            self.provider.append(whole[:1000])
             if branch:
                 self.provider.end_timeline()
                 self.append(2000)

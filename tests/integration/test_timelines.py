@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
+from threading import Thread
+from typing import Any, LiteralString
 
-from tests.integration.load import await_segments, identical
+import psycopg
+
+from tests.integration.load import await_segments, finished_segments, identical
 from tests.servers import Clusters, every_version
 from tests.servers.daemon import Serving, Walstream, wait_until
+from walstream.embedded import Cluster
+
+KEEP = {"wal_keep_size": "1GB"}
 
 
 @every_version
@@ -51,3 +61,163 @@ def test_a_hub_leads_its_standby_over(clusters: Clusters, tmp_path: Path) -> Non
         await_segments(archive, 1)
         last.wait_for_replay(middle.end_of_wal())
         assert last.query("SELECT count(*) FROM numbers") == [(100000,)]
+
+
+def any_of(*clusters: Cluster, **parameters: str) -> str:
+    """A connection string that names several servers."""
+    ports = ",".join(str(cluster.port) for cluster in clusters)
+    hosts = ",".join(["127.0.0.1"] * len(clusters))
+    more = " ".join(f"{name}={value}" for name, value in parameters.items())
+    return f"host={hosts} port={ports} user=postgres {more}"
+
+
+def ranges(archive: Path) -> list[dict[str, Any]]:
+    """What the archive's ledger says that it holds."""
+    found: list[dict[str, Any]] = json.loads((archive / ".walstream" / "ledger.json").read_text())[
+        "ranges"
+    ]
+    return found
+
+
+def assert_contiguous(archive: Path, *timelines: int) -> None:
+    """The timelines follow on one another, and every segment in between is there."""
+    held = ranges(archive)
+    assert [each["timeline"] for each in held] == list(timelines)
+    for one, two in pairwise(held):
+        assert one["end"] == two["start"], held
+    numbers = {
+        int(name[8:16], 16) << 12 | int(name[16:], 16) for name in finished_segments(archive)
+    }
+    assert numbers == set(range(min(numbers), max(numbers) + 1))
+    for timeline in timelines[1:]:
+        assert (archive / f"{timeline:08X}.history").exists()
+
+
+def await_true(cluster: Cluster, query: LiteralString, *values: object) -> None:
+    """Wait until a query says true."""
+    wait_until(lambda: cluster.query(query, *values) == [(True,)], query)
+
+
+def switch_and_crash(primary: Cluster, *standbys: Cluster) -> None:
+    """End the primary where its WAL ends with a segment, and all have it."""
+    primary.query("SELECT pg_logical_emit_message(true, 'last', 'words')")
+    with primary.connect() as connection:
+        connection.execute("SELECT pg_switch_wal()")
+        row = connection.execute("SELECT pg_current_wal_lsn()").fetchone()
+        assert row is not None
+    received = "SELECT pg_last_wal_receive_lsn() >= %s::pg_lsn"
+    for standby in standbys:
+        await_true(standby, received, row[0])
+    primary.kill()
+
+
+def follow(standby: Cluster, primary: Cluster) -> None:
+    """Have a standby follow another primary."""
+    standby.configure({"primary_conninfo": primary.conninfo()})
+    standby.reload()
+
+
+def test_promotions_on_a_segment_boundary(clusters: Clusters, tmp_path: Path) -> None:
+    """Twice in a row, from host to host: each timeline ends where a segment does."""
+    primary = clusters.primary(settings=KEEP)
+    first = clusters.standby(primary, name="first", settings=KEEP)
+    second = clusters.standby(primary, name="second", settings=KEEP)
+    archive = tmp_path / "archive"
+    hosts = any_of(first, second)
+    with Walstream("receive", "-d", hosts, "-D", archive, log=tmp_path / "log") as ours:
+        ours.await_text("starting log streaming")
+        switch_and_crash(primary, first, second)
+        first.promote()
+        ours.await_text("switched to timeline 2")
+        follow(second, first)
+        switch_and_crash(first, second)
+        second.promote()
+        ours.await_text("switched to timeline 3")
+        second.query("SELECT pg_switch_wal()")
+        wait_until(lambda: bool(list(archive.glob("00000003" + "?" * 16))), "timeline 3")
+        assert ours.stop() == 0
+    assert_contiguous(archive, 1, 2, 3)
+    for each in ranges(archive)[1:]:
+        assert each["start"].endswith("00000"), "the timeline did not begin with a segment"
+
+
+def test_two_promotions_while_we_were_down(clusters: Clusters, tmp_path: Path) -> None:
+    """Each timeline in between is received, and its history file made if the server lost it."""
+    primary = clusters.primary(settings=KEEP)
+    first = clusters.standby(primary, name="first", settings=KEEP)
+    second = clusters.standby(primary, name="second", settings=KEEP)
+    archive = tmp_path / "archive"
+    with Walstream(
+        "receive", "-d", primary.conninfo(), "-D", archive, log=tmp_path / "one"
+    ) as ours:
+        ours.await_text("starting log streaming")
+        primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 50000) AS n")
+        await_segments(archive, 1)
+        assert ours.stop() == 0
+    for old, new in ((primary, first), (first, second)):
+        if new is second:
+            follow(second, first)
+        old.query("INSERT INTO numbers SELECT generate_series(1, 20000)")
+        end = old.end_of_wal()
+        for standby in (first, second) if new is first else (second,):
+            standby.wait_for_replay(end)
+        new.promote()
+    history = second.data / "pg_wal" / "00000002.history"
+    content = history.read_bytes()
+    history.unlink()
+    second.query("INSERT INTO numbers SELECT generate_series(1, 20000)")
+    second.query("SELECT pg_switch_wal()")
+    with Walstream("receive", "-d", second.conninfo(), "-D", archive, log=tmp_path / "two") as ours:
+        ours.await_text("switched to timeline 3")
+        wait_until(lambda: bool(list(archive.glob("00000003" + "?" * 16))), "timeline 3")
+        assert ours.stop() == 0
+    assert (archive / "00000002.history").read_bytes() == content
+    assert list(archive.glob("00000001*.partial")), "the old timeline's last segment is gone"
+    assert_contiguous(archive, 1, 2, 3)
+
+
+def test_an_unfinished_record_is_no_fork(clusters: Clusters, tmp_path: Path) -> None:
+    """The primary is killed inside a record of which we have more than the one that follows it:
+    that is given up, and the new timeline followed, over several hosts.
+    """
+    primary = clusters.primary(settings=KEEP)
+    standby = clusters.standby(primary, settings=KEEP)
+    archive = tmp_path / "archive"
+    hosts = any_of(primary, standby, target_session_attrs="read-write")
+    arguments = ("receive", "-d", hosts, "-D", archive, "--synchronous")
+
+    def write_much() -> None:
+        # One record of 200 MB; each segment of it is flushed, and sent, when it is full.
+        with suppress(psycopg.Error):
+            primary.query("SELECT pg_logical_emit_message(false, 'x', repeat('x', 200000000))")
+
+    with Walstream(*arguments, log=tmp_path / "log") as ours:
+        ours.await_text("starting log streaming")
+        writing = Thread(target=write_much)
+        writing.start()
+        await_segments(archive, 4)
+        primary.kill()
+        writing.join()
+        standby.promote()
+        ours.await_text("inside a record that never became whole")
+        ours.await_text("switched to timeline 2")
+        standby.query("CREATE TABLE numbers AS SELECT generate_series(1, 50000) AS n")
+        standby.query("SELECT pg_switch_wal()")
+        wait_until(lambda: bool(list(archive.glob("00000002" + "?" * 16))), "timeline 2")
+        ours.kill()
+    left = ranges(archive)[0]["end"]
+    with Walstream(*arguments, log=tmp_path / "again") as ours:
+        ours.await_text("starting log streaming")
+        standby.query("INSERT INTO numbers SELECT generate_series(1, 50000)")
+        standby.query("SELECT pg_switch_wal()")
+        new = "00000002" + "?" * 16
+        wait_until(lambda: len(list(archive.glob(new))) >= 4, "four segments of timeline 2")
+        assert "(timeline 2)" in ours.text
+        assert ours.stop() == 0
+    assert [(each["timeline"], each["start"]) for each in ranges(archive)][1:] == [(2, left)]
+    number = int(left.split("/")[1], 16) >> 20
+    assert (archive / f"0000000200000000{number:08X}").exists(), "its first segment is not whole"
+    beyond = [path.name for path in archive.glob("00000001*.partial")]
+    assert all(int(name[16:24], 16) <= number for name in beyond), beyond
+    names = [path.name for path in archive.glob(new)]
+    assert set(names) <= set(identical(archive, standby.data / "pg_wal", len(names)))

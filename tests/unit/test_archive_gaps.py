@@ -107,6 +107,12 @@ class AcceptingTests(GapCase):
         self.accept()
         self.begin(self.archive, self.BEHIND.lsn, 2)
         self.write(self.archive, 100, 2)
+        self.files.fail(f"fsync {self.name(9, 2)}.partial", errno.EIO)
+        self.failureResultOf(self.archive.finish(), SinkFailed)
+        self.files.heal()
+        self.assertEqual(self.archive.durable_position(), WALPosition(1, self.END))
+        self.begin(self.archive, self.BEHIND.lsn, 2)
+        self.write(self.archive, 100, 2)
         self.flush(self.archive)
         self.assertEqual(self.archive.end(), WALPosition(2, LSN(self.BEHIND.lsn + 100)))
         cursor = self.successResultOf(self.archive.open(1, self.END))
@@ -222,7 +228,8 @@ class ServingTests(GapCase):
         waiting = cursor.ready()
         self.accept()
         self.fill(100)
-        self.reactor.advance(1)
+        # The mark's change is noticed first.
+        reader._follower.changed([self.paths.end])
         self.assertIn(f"gap from {self.END}", self.failure(waiting, WALUnavailable))
         self.assertEqual(len(cursor.read(1000)), 0)
         self.assertEqual(reader.end(), WALPosition(1, LSN(self.BEHIND.lsn + 100)))
@@ -345,6 +352,7 @@ class TornTests(ArchiveCase):
             content = bytearray(self.wal(SIZE.start(6), SIZE // 2).ljust(SIZE, b"\0"))
             content[offset : offset + 4096] = bytes(4096)
             self.partial.write_bytes(content)
+            inode = self.partial.stat().st_ino
             archive, log = self.reopen()
             self.assertIn("WAL that was acknowledged is not in the archive any more", log)
             durable = archive.durable_position()
@@ -356,6 +364,7 @@ class TornTests(ArchiveCase):
             self.write(archive, SIZE // 2)
             self.finish(archive)
             self.assert_durable(archive, SIZE.start(6) + SIZE // 2)
+            self.assertNotEqual(self.partial.stat().st_ino, inode)
             self.assertEqual(
                 self.partial.read_bytes()[: SIZE // 2], self.wal(SIZE.start(6), SIZE // 2)
             )

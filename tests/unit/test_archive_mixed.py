@@ -165,9 +165,11 @@ class ReceivingTests(MixedCase):
         self.restart()
         for number, suffix in ((9, "gz"), (9, "lz4"), (9, "zst")):
             path = self.compress_segment(number, suffix)
+            other = bytearray(self.wal(SIZE.start(9), SIZE))
+            other[-1] ^= 1
             self.begin(self.archive, SIZE.start(9))
             self.assertRaises(
-                TimelineMismatch, self.archive.write, SIZE.start(9), memoryview(bytes(SIZE))
+                TimelineMismatch, self.archive.write, SIZE.start(9), memoryview(other)
             )
             self.begin(self.archive, SIZE.start(9))
             self.write(self.archive, SIZE - 10)

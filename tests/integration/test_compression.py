@@ -100,8 +100,8 @@ def receive_by_pg_receivewal(
 def test_compressed_segments_are_those_of_pg_receivewal(
     clusters: Clusters, tmp_path: Path, method: str, suffix: str
 ) -> None:
-    """All but the newest are compressed, and decode to the same bytes."""
-    primary = clusters.primary()
+    """All but the newest are compressed, and decode to the same bytes; it can go on with them."""
+    primary = clusters.primary(settings=_KEEP)
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     with (
         receive(primary, ours, "-Z", method, log=tmp_path / "log") as walstream,
@@ -118,6 +118,8 @@ def test_compressed_segments_are_those_of_pg_receivewal(
     plain = decoded(theirs)
     assert {name: content for name, content in decoded(ours).items() if name in plain} == plain
     assert not list((ours / ".walstream" / "compressing").iterdir())
+    receive_by_pg_receivewal(primary, ours, 2)
+    assert_is_wal_of(primary, ours)
 
 
 def test_it_is_killed_while_it_compresses(clusters: Clusters, tmp_path: Path) -> None:

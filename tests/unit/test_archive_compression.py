@@ -74,6 +74,19 @@ class ReadTests(CompressionCase):
                 path = self.put(suffix, compressed(content, suffix))
                 self.assertEqual(read_segment(self.files, path, SIZE), content)
 
+    def test_long_distance(self) -> None:
+        """zstd finds what repeats itself further back than the level alone would look."""
+        noise = random.Random(1).randbytes(SIZE // 4)
+        content = noise + bytes(SIZE // 2) + noise
+        sizes = []
+        for text in ("zstd:1", "zstd:level=1,long"):
+            compression = Compression.parse(text)
+            assert compression is not None
+            encoded = b"".join(CODECS[Method.ZSTD].encode([content], compression, SIZE))
+            self.assertEqual(read_segment(self.files, self.put("zst", encoded), SIZE), content)
+            sizes.append(len(encoded))
+        self.assertLess(sizes[1], sizes[0] * 0.6)
+
     def test_trailing_bytes(self) -> None:
         """What pg_receivewal leaves behind a crash: the rest of an older, longer stream."""
         for suffix in SUFFIXES:

@@ -34,7 +34,7 @@ _STEPS = st.one_of(
 )
 
 
-class _ForgetfulFiles(ScriptedFiles):
+class ForgetfulFiles(ScriptedFiles):
     """Remembers what a power failure would leave: the contents and the names that were synced."""
 
     def __init__(self, directory: str) -> None:
@@ -91,7 +91,7 @@ class _Run:
         self.case = case
         self.path = path
         self.acknowledged: int = START  # nothing, that is
-        self.files = _ForgetfulFiles(str(path))
+        self.files = ForgetfulFiles(str(path))
         self.lane = ManualLane()
         self.archive = self.open()
 

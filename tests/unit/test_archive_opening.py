@@ -138,9 +138,12 @@ class OpeningTests(ArchiveCase):
         self.open()
         for name in ("spare", "fresh", "rewrite", "incoming"):
             (self.path / ".walstream" / name).write_bytes(b"x")
+        os.mkdir(self.paths.compressing)
+        (self.path / ".walstream" / "compressing" / f"{self.name(5)}.gz").write_bytes(b"x")
         self.abandon_all()
         self.open()
-        self.assertEqual(self.own_names(), ["end", "lock"])
+        self.assertEqual(self.own_names(), ["compressing", "end", "lock"])
+        self.assertEqual(os.listdir(self.paths.compressing), [])
 
     def abandon_all(self) -> None:
         """Whatever was opened is killed."""

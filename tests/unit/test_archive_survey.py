@@ -333,6 +333,8 @@ class PositionTests(DirectoryCase):
         self.compress_segment(6)
         self.assert_ends(position(1, 7))
         self.assertEqual(self.look().damaged, ())
+        self.put_segment(7, 2, partial=True)
+        self.assertEqual(self.look().damaged, ())
 
     def test_it_is_decoded_once(self) -> None:
         """Whoever looks again and again knows an unchanged file, and notices a changed one."""

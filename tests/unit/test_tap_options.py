@@ -12,6 +12,7 @@ from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
 from walstream import __version__
+from walstream.formats.compression import Compression, Method
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
 from walstream.protocols.receiver import Dialect
@@ -149,6 +150,49 @@ class ArchiveOptionsTests(OptionsCase):
         self.assert_refused(
             ("send", LISTEN, f"-D{path}"), "--archive: there is no directory", str(path)
         )
+
+
+class CompressionOptionsTests(OptionsCase):
+    """--compress"""
+
+    def test_methods(self) -> None:
+        """By its long name and by pg_receivewal's short one; none unless asked for."""
+        self.assertIs(self.receive().compression, None)
+        self.assertIs(self.hub("-Z", "none").compression, None)
+        for words in (("--compress=zstd:1",), ("-Z", "zstd:level=1"), ("-Zzstd:1",)):
+            options = self.receive(*words)
+            self.assertEqual(options.compression, Compression(Method.ZSTD, 1))
+        self.assertEqual(self.hub("-Z", "6").compression, Compression(Method.GZIP, 6))
+
+    def test_wrong(self) -> None:
+        """What is wrong is said as PostgreSQL says it: 020_pg_receivewal."""
+        words = ("receive", "-dhost=a", self.archive, "--compress=none:1")
+        self.assert_refused(
+            words,
+            "--compress: invalid compression specification: compression algorithm "
+            '"none" does not accept a compression level',
+        )
+
+    def test_missing_package(self) -> None:
+        """The extra that brings it is named; gzip needs none."""
+        self.patch(sys, "modules", {**sys.modules, "lz4.frame": None, "zstandard": None})
+        for method in ("lz4", "zstd"):
+            words = ("receive", "-dhost=a", self.archive, f"--compress={method}")
+            self.assert_refused(words, "--compress: ", "install walstream[compression]")
+        self.receive("--compress=gzip")
+
+    def test_jobs(self) -> None:
+        """At least one, and only with a method."""
+        self.assertEqual(self.receive("-Zlz4", "--compress-jobs=3").compress_jobs, 3)
+        self.assertTrue(1 <= self.receive("-Zlz4").compress_jobs <= 4)
+        words = ("receive", "-dhost=a", self.archive)
+        self.assert_refused((*words, "--compress-jobs=2"), "--compress-jobs", "leave it out")
+        for number in ("0", "x", "-1"):
+            self.assert_refused((*words, "-Zlz4", f"--compress-jobs={number}"), "--compress-jobs:")
+
+    def test_not_for_send(self) -> None:
+        """Which writes nothing."""
+        self.assert_refused(("send", self.archive, LISTEN, "-Zlz4"), "Z")
 
 
 class UpstreamOptionsTests(OptionsCase):

@@ -122,11 +122,12 @@ class _Zstd:
         self, pieces: Iterable[bytes], compression: Compression, size: int
     ) -> Iterator[bytes]:
         zstd = _library(Method.ZSTD)
+        options: dict[str, int] = {}
+        if compression.long_distance:
+            # As far back as the segment goes, which the level alone would not allow.
+            options = {"enable_ldm": 1, "window_log": min(size, _ZSTD_WINDOW).bit_length() - 1}
         parameters = zstd.ZstdCompressionParameters.from_level(
-            compression.level,
-            source_size=size,
-            enable_ldm=compression.long_distance,
-            write_checksum=True,
+            compression.level, source_size=size, write_checksum=True, **options
         )
         encoder = zstd.ZstdCompressor(compression_params=parameters).compressobj(size=size)
         for piece in pieces:

@@ -78,6 +78,7 @@ class _Plain:
 class SegmentCompressor:
     """Compresses segments of one archive, one at a call; several threads may call at once.
 
+    :param assure: proves that the archive still is ours, or raises `ArchiveLost`.
     :param is_stopping: asked before each piece whether to give up.
     """
 
@@ -88,10 +89,12 @@ class SegmentCompressor:
         files: FileSystem,
         paths: ArchivePaths,
         compression: Compression,
+        assure: Callable[[], None],
         is_stopping: Callable[[], bool],
     ) -> None:
         self._files = files
         self._paths = paths
+        self._assure = assure
         self._compression = compression
         self._codec = CODECS[compression.method]
         self._is_stopping = is_stopping
@@ -107,6 +110,7 @@ class SegmentCompressor:
         :raises OSError: if something cannot be read or written; the plain segment is there still.
         :raises FormatError: if what was compressed does not decode to the same; likewise.
         :raises ArchiveError: if there is a compressed segment that holds other WAL; likewise.
+        :raises ArchiveLost: if the archive is not ours any more: nothing was changed.
         """
         plain = _Plain(name, size, self._files.open(self._paths.of(name), os.O_RDONLY))
         try:
@@ -119,6 +123,7 @@ class SegmentCompressor:
         self._remove([*(damaged or ()), self._paths.of(name)])
 
     def _remove(self, paths: Iterable[str]) -> None:
+        self._assure()
         for path in paths:
             self._files.unlink(path)
         self._files.fsync_directory(self._paths.root)
@@ -164,6 +169,7 @@ class SegmentCompressor:
         self._files.make_directory(self._paths.compressing)
         try:
             self._write(temporary, plain)
+            self._assure()
             self._files.rename(temporary, self._paths.of(final))
         except BaseException:
             with suppress(OSError):

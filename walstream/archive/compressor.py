@@ -7,6 +7,7 @@ sink has come, and if that is in another segment than before, looks into the dir
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Collection
 from functools import partial
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
@@ -37,6 +38,7 @@ class Compressor:
     """Keeps the finished segments of an archive compressed, but for the newest.
 
     :param sink: fills the archive; open, and neither opened nor closed here.
+    :param assure: proves that the archive still is ours, or raises `ArchiveLost`.
     :param lane: for this alone; has as many threads as segments may be compressed at once.
     :param jobs: that number.
     """
@@ -48,6 +50,7 @@ class Compressor:
         files: FileSystem,
         paths: ArchivePaths,
         sink: IWALSink,
+        assure: Callable[[], None],
         compression: Compression,
         lane: Lane,
         clock: IReactorTime,
@@ -59,8 +62,9 @@ class Compressor:
         self._lane = lane
         self._clock = clock
         self._jobs = jobs
+        self._assure = assure
         self._compressor = SegmentCompressor(
-            files, paths, compression, is_stopping=lambda: self._is_stopping
+            files, paths, compression, assure, is_stopping=lambda: self._is_stopping
         )
         self._is_stopping = False
         self._look_again = LoopingCall(self._look)
@@ -102,8 +106,7 @@ class Compressor:
         """Compress what there is, until all is done or something fails."""
         while self._may_go_on():
             besides = frozenset(self._set_aside)
-            job = partial(find_plain, self._files, self._paths, size, besides)
-            names = deque(await self._lane.run(job))
+            names = deque(await self._lane.run(partial(self._find, size, besides)))
             if names:
                 workers = [self._work_off(names, size) for _ in range(self._jobs)]
                 await gatherResults(map(Deferred.fromCoroutine, workers))
@@ -112,6 +115,10 @@ class Compressor:
             else:
                 self._seen = place
                 return
+
+    def _find(self, size: SegmentSize, besides: Collection[str]) -> list[str]:
+        self._assure()
+        return find_plain(self._files, self._paths, size, besides)
 
     async def _work_off(self, names: deque[str], size: int) -> None:
         while names and self._may_go_on():

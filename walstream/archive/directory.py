@@ -149,6 +149,16 @@ class ArchiveDirectory(ServedArchive):
         """See `IWALSink.unregisterProducer`."""
         self._sink.backpressure.unregister()
 
+    # For those who change other files of the archive.
+
+    def assure(self) -> None:
+        """Prove that the archive still is where it was, and ours. May be called in any thread.
+
+        :raises ArchiveLost: if it is not.
+        :raises OSError: if it cannot be told.
+        """
+        self._sink.assure()
+
     # Storage
 
     async def _start(self) -> None:

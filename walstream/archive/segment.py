@@ -93,6 +93,12 @@ class OpenSegment:
         self._held = self.end
         self.path = self._final
 
+    def is_compressed(self, path: str, decoded: int) -> None:
+        """The file is whole, and compressed at *path*; *decoded* is open and holds its bytes."""
+        self.is_finished()
+        self.path = path
+        self._held_fd = decoded
+
     def put(self, position: int, data: memoryview) -> None:
         """Write *data*, which lies inside the segment, to where it belongs.
 

@@ -96,6 +96,10 @@ class ArchiveSink:
         finally:
             await self._let_go()
 
+    def assure(self) -> None:
+        """Prove that the archive still is where it was, and ours; see `Hold.assure`."""
+        self._hold.assure()
+
     # IWALSink
 
     @property

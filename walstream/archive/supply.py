@@ -123,11 +123,11 @@ class SegmentSupply:
                 fd = self._files.open(path, os.O_RDONLY)
                 try:
                     decoded = decode_unnamed(self._files, fd, path, self._size)
-                finally:
+                except BaseException:
                     self._files.close(fd)
-                segment = self._segment(timeline, start, decoded)
-                segment.is_finished()
-                segment.path = path
+                    raise
+                segment = self._segment(timeline, start, fd)
+                segment.is_compressed(path, decoded)
                 return segment
         return None
 

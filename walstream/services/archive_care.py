@@ -46,7 +46,9 @@ class ArchiveCare:
         if self.compression is not None:
             lane = ThreadLane(reactor, "walstream-compress", self.compress_jobs)
             jobs = self.compress_jobs
-            yield Compressor(files, paths, directory, self.compression, lane, reactor, jobs)
+            yield Compressor(
+                files, paths, directory, directory.assure, self.compression, lane, reactor, jobs
+            )
         if self.retention:
             lane = ThreadLane(reactor, "walstream-prune")
             yield Retention(paths, self.retention, lane, reactor, time.time)

@@ -286,7 +286,7 @@ def test_timelines_of_recoveries(archived: Archived, tmp_path: Path) -> None:
     archived.end()
     standby.promote()
     standby.query("INSERT INTO numbers VALUES (-3)")
-    receive_switched(standby, archive, tmp_path / "log")
+    receive_switched(standby, archive, tmp_path / "second.log")
     standby.kill()
     with archived.recovering() as newest:
         recover(newest)
@@ -301,7 +301,7 @@ def test_timelines_of_recoveries(archived: Archived, tmp_path: Path) -> None:
         recover(third)
         assert (rows(third), timeline(third)) == ({-1}, 3)
         third.query("INSERT INTO numbers VALUES (-4)")
-        receive_switched(third, tmp_path / "third", tmp_path / "log")
+        receive_switched(third, tmp_path / "third", tmp_path / "third.log")
     for path in (tmp_path / "third").glob("00000003*"):
         shutil.copy(path, archive)
     with archived.recovering(settings={"recovery_target_timeline": "3"}) as along:

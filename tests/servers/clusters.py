@@ -93,6 +93,13 @@ class Clusters:
         cluster.start()
         return cluster
 
+    def made_of(self, backup: Path, name: str) -> Cluster:
+        """A server, not started yet, with a copy of a base backup as its data directory."""
+        cluster = self._keep(Cluster(self.installation, self._directory(name)))
+        cluster.run(["cp", "-a", backup, cluster.data])
+        cluster.configure({"port": cluster.port})
+        return cluster
+
     def end(self) -> None:
         """End every server."""
         self._cleanup.close()

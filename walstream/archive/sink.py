@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 
 from walstream.archive.backpressure import Backpressure
-from walstream.archive.checking import Verify, begin_record_check, page_rules
+from walstream.archive.checking import Verify, begin_record_check
 from walstream.archive.continuity import begins_at, check_continues
 from walstream.archive.documents import Documents
 from walstream.archive.filesystem import FileSystem
@@ -26,6 +26,7 @@ from walstream.archive.survey import Survey
 from walstream.errors import DamagedWAL, SinkFailed, WrongSystem
 from walstream.formats.arriving_pages import ArrivingPages
 from walstream.formats.lsn import LSN
+from walstream.formats.page_rules import PageRules
 from walstream.formats.segments import SegmentSize
 from walstream.formats.timelines import TimelineHistory
 from walstream.interfaces import SystemIdentity, WALPosition
@@ -257,7 +258,7 @@ class ArchiveSink:
             path = supply.path(start.timeline, size.number(start.lsn))
             raise _failed("open", path, error) from error
         identity = self._identity()
-        pages = ArrivingPages(start.lsn, page_rules(identity, history))
+        pages = ArrivingPages(start.lsn, PageRules.of(identity, history))
         records = None
         if self._verify is Verify.RECORDS:
             begin = partial(begin_record_check, self._files, self._paths, identity, history)

@@ -15,6 +15,7 @@ from walstream.archive.identity import adopt_segments, check_newest, load_identi
 from walstream.archive.paths import COMPRESSIONS, ArchivePaths, rank_segments
 from walstream.errors import ArchiveError, FormatError
 from walstream.formats.lsn import LSN
+from walstream.formats.positions import SystemIdentity, WALPosition
 from walstream.formats.segments import (
     SegmentFile,
     SegmentSize,
@@ -23,7 +24,6 @@ from walstream.formats.segments import (
     parse_segment_file,
 )
 from walstream.formats.timelines import TimelineHistory
-from walstream.interfaces import SystemIdentity, WALPosition
 
 __all__ = ["Survey", "is_held", "read_history", "survey"]
 

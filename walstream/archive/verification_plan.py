@@ -9,12 +9,11 @@ an inventory lists, and opens no file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 from walstream.archive.coverage import line_of
 from walstream.archive.inventory import Held, Inventory
-from walstream.formats.positions import SystemIdentity
+from walstream.formats.positions import SystemIdentity, WALPosition
 from walstream.formats.segments import SegmentSize
 from walstream.formats.timelines import TimelineHistory
 
@@ -33,11 +32,13 @@ class Piece(NamedTuple):
     """A segment's file.
 
     :ivar is_partial: whether the segment is still being received, or was when its timeline ended.
+    :ivar durable: up to where a partial one has to hold WAL; None if nobody has said.
     """
 
     name: str
     number: int
     is_partial: bool
+    durable: int | None
 
 
 class Unit(NamedTuple):
@@ -79,8 +80,14 @@ def wanted_by(
     return wanted
 
 
-def plan(found: Inventory, jobs: int, wanted: Wanted) -> Iterator[Unit]:
-    """The units of an archive, in order along its lines; each wanted file is in one of them."""
+def plan(
+    found: Inventory, jobs: int, wanted: Wanted, ends: Sequence[WALPosition]
+) -> Iterator[Unit]:
+    """The units of an archive, in order along its lines; each wanted file is in one of them.
+
+    :param jobs: how many processes there are to keep busy.
+    :param ends: up to where the archive is, or was, durable.
+    """
     if found.identity is None:
         return
     total = sum(map(wanted, found.segments)) + sum(map(wanted, found.partials))
@@ -88,7 +95,10 @@ def plan(found: Inventory, jobs: int, wanted: Wanted) -> Iterator[Unit]:
     done: set[str] = set()
     for history, line in _lines(found):
         for run in _runs(line):
-            yield from _units(found.identity, history, run, length, done, wanted)
+            pieces = [_piece(held, found.size, ends) for held in run]
+            is_new = [held.name not in done and wanted(held) for held in run]
+            done.update(held.name for held, new in zip(run, is_new, strict=True) if new)
+            yield from _units(found.identity, history, pieces, is_new, length)
 
 
 def _lines(found: Inventory) -> Iterator[tuple[TimelineHistory, list[Held]]]:
@@ -113,7 +123,9 @@ def _lines(found: Inventory) -> Iterator[tuple[TimelineHistory, list[Held]]]:
 def _in_order(found: Inventory) -> list[Held]:
     """By timeline and number; of the same segment first what is read first."""
     every = [*found.segments, *found.partials]
-    return sorted(every, key=lambda held: (held.timeline, held.number, _is_partial(held), held.name))
+    return sorted(
+        every, key=lambda held: (held.timeline, held.number, _is_partial(held), held.name)
+    )
 
 
 def _along(
@@ -141,28 +153,34 @@ def _runs(line: Iterable[Held]) -> Iterator[list[Held]]:
 def _units(
     identity: SystemIdentity,
     history: TimelineHistory,
-    run: Sequence[Held],
+    run: Sequence[Piece],
+    is_new: Sequence[bool],
     length: int,
-    done: set[str],
-    wanted: Wanted,
 ) -> Iterator[Unit]:
-    pieces = [Piece(held.name, held.number, _is_partial(held)) for held in run]
-    is_new = [held.name not in done and wanted(held) for held in run]
-    done.update(held.name for held, new in zip(run, is_new, strict=True) if new)
+    """Those of a run which are new, at most *length* of them in a unit."""
     reach = _LONGEST_RECORD // identity.segment_size + 1
     begin = 0
-    while begin < len(pieces):
+    while begin < len(run):
         if not is_new[begin]:
             begin += 1
             continue
         end = begin + 1
-        while end < len(pieces) and is_new[end] and end - begin < length:
+        while end < min(begin + length, len(run)) and is_new[end]:
             end += 1
         goes_on = begin > 0 and is_new[begin - 1]
-        before = pieces[begin - 1] if begin > 0 and not goes_on else None
-        behind = pieces[end : end + reach]
-        yield Unit(identity, history, pieces[begin:end], before, behind, goes_on)
+        before = run[begin - 1] if begin > 0 and not goes_on else None
+        yield Unit(identity, history, run[begin:end], before, run[end : end + reach], goes_on)
         begin = end
+
+
+def _piece(held: Held, size: SegmentSize, ends: Sequence[WALPosition]) -> Piece:
+    start, end, durable = size.start(held.number), size.start(held.number + 1), None
+    if _is_partial(held):
+        on_it = (
+            each.lsn for each in ends if each.timeline == held.timeline and start < each.lsn <= end
+        )
+        durable = max(on_it, default=None)
+    return Piece(held.name, held.number, _is_partial(held), durable)
 
 
 def _is_partial(held: Held) -> bool:

@@ -21,7 +21,6 @@ from walstream.errors import ArchiveError, DamagedWAL, FormatError
 from walstream.formats.lsn import LSN
 from walstream.formats.page_rules import PageRules
 from walstream.formats.pages import PAGE_SIZE
-from walstream.formats.positions import WALPosition
 from walstream.formats.record_walk import FoundRecord, RecordWalk, walk_through
 
 __all__ = ["Finding", "UnitResult", "verify_unit"]
@@ -70,22 +69,16 @@ class UnitResult:
     is_whole: bool = True
 
 
-def verify_unit(root: str, unit: Unit, mark: WALPosition | None) -> UnitResult:
-    """Verify a unit of the archive at *root*.
-
-    :param mark: how far the archive is durable, if that is known.
-    """
-    return _Work(FileSystem(), ArchivePaths(root), unit, mark).run()
+def verify_unit(root: str, unit: Unit) -> UnitResult:
+    """Verify a unit of the archive at *root*."""
+    return _Work(FileSystem(), ArchivePaths(root), unit).run()
 
 
 class _Work:
-    def __init__(
-        self, files: FileSystem, paths: ArchivePaths, unit: Unit, mark: WALPosition | None
-    ) -> None:
+    def __init__(self, files: FileSystem, paths: ArchivePaths, unit: Unit) -> None:
         self._files = files
         self._paths = paths
         self._unit = unit
-        self._mark = mark
         self._size = unit.identity.segment_size
         self._result = UnitResult()
         self._walk: RecordWalk | None = None
@@ -96,7 +89,7 @@ class _Work:
         if unit.before is not None:
             self._walk = self._walk_from(unit.before)
             try:
-                walk_through(self._walk, self._size.start(unit.before.number), self._read(unit.before))
+                walk_through(self._walk, self._walk.end, self._read_any(unit.before))
             except (OSError, FormatError, ArchiveError, DamagedWAL):
                 self._walk = None  # it is another unit's to report
         for piece in unit.pieces:
@@ -128,7 +121,7 @@ class _Work:
         except DamagedWAL as error:
             self._report("damage", piece, str(error), LSN(error.position))
         except (FormatError, ArchiveError) as error:
-            self._report("damage", piece, str(error), start)
+            self._report("damage", piece, str(error).removeprefix(f"{piece.name} "), start)
         except OSError as error:
             self._report("unreadable", piece, f"cannot be read: {error.strerror}", start)
         result.segments += 1
@@ -140,24 +133,16 @@ class _Work:
             result.is_whole, result.last = False, None
 
     def _verify_partial(self, walk: RecordWalk, piece: Piece) -> None:
-        start = self._size.start(piece.number)
-        durable = self._durable_end(piece)
+        start, durable = self._size.start(piece.number), piece.durable
         try:
-            walk_through(walk, start, self._read_partial(piece, durable or start + self._size))
+            walk_through(walk, start, self._read_partial(piece))
         except DamagedWAL as error:
             if durable is not None:
                 raise
             # Nobody has said how far it is WAL; it is as far as it is.
             end = LSN(walk.end)
             self._note(piece, f"is unfinished, and holds WAL up to {end}", str(error), end)
-        self._result.bytes += min(durable or walk.end, start + self._size) - start
-
-    def _durable_end(self, piece: Piece) -> int | None:
-        mark, size = self._mark, self._size
-        if mark is None or not piece.name.startswith(f"{mark.timeline:08X}"):
-            return None
-        start, end = size.start(piece.number), size.start(piece.number + 1)
-        return min(mark.lsn, end) if mark.lsn > start else None
+        self._result.bytes += max(min(durable or walk.end, start + self._size) - start, 0)
 
     def _read(self, piece: Piece) -> Iterator[bytes]:
         """The segment in whatever form it is at this moment."""
@@ -170,7 +155,7 @@ class _Work:
                 return
         raise FileNotFoundError
 
-    def _read_partial(self, piece: Piece, end: int) -> Iterator[bytes]:
+    def _read_partial(self, piece: Piece) -> Iterator[bytes]:
         try:
             fd = self._files.open(self._paths.of(piece.name), O_RDONLY)
         except FileNotFoundError:
@@ -178,7 +163,9 @@ class _Work:
             yield from self._read(piece)
             return
         try:
-            offset, length = 0, end - self._size.start(piece.number)
+            offset, length = 0, int(self._size)
+            if piece.durable is not None:
+                length = piece.durable - self._size.start(piece.number)
             while offset < length:
                 data = self._files.pread(fd, min(_PIECE, length - offset), offset)
                 if not data:
@@ -192,7 +179,7 @@ class _Work:
         """Follow the last record into what is behind the unit; all else there is others' work."""
         found: list[FoundRecord] = []
         for piece in self._unit.behind:
-            position = self._size.start(piece.number)
+            position = int(self._size.start(piece.number))
             try:
                 for page in _pages(self._read_any(piece)):
                     walk.feed(position, page, found)
@@ -204,6 +191,7 @@ class _Work:
                     culprit = self._unit.pieces[-1] if error.position == begun else piece
                     self._report("damage", culprit, str(error), LSN(error.position))
                     self._result.last, self._result.is_whole = None, False
+                break
             except (OSError, FormatError, ArchiveError):
                 return  # others will report it
             if walk.unfinished != begun:
@@ -213,10 +201,7 @@ class _Work:
             self._result.last = begun
 
     def _read_any(self, piece: Piece) -> Iterator[bytes]:
-        if not piece.is_partial:
-            return self._read(piece)
-        end = self._size.start(piece.number + 1)
-        return self._read_partial(piece, self._durable_end(piece) or end)
+        return self._read_partial(piece) if piece.is_partial else self._read(piece)
 
     def _report(self, kind: str, piece: Piece, what: str, position: LSN) -> None:
         remedy = "recovery ends here; put a good copy of this segment in its place"

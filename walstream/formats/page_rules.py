@@ -19,6 +19,7 @@ from walstream.formats.pages import (
     PAGE_SIZE,
     SEGMENT_FIELDS,
     SHORT_HEADER_SIZE,
+    SPECIAL_FLAGS,
     PageHeader,
     magic_of,
     magic_of_server,
@@ -88,7 +89,7 @@ class PageRules:
         """
         magic, flags, timeline, said, rem_len = _read(header, offset)
         if (
-            flags <= FIRST_IS_CONTRECORD
+            not flags & SPECIAL_FLAGS
             and said == address
             and magic == self.magic
             and timeline == self.timeline

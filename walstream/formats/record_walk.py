@@ -164,7 +164,7 @@ class RecordWalk:
                     body = offset + _HEADER_SIZE
                     computed = crc32c(window[body:end] + window[offset : offset + _CRC_OFFSET])
                     if computed != crc:
-                        raise _wrong_checksum(start + offset, crc, computed)
+                        raise _wrong_checksum(start + offset, start + end, crc, computed)
                 last = start + offset
                 records += 1
                 offset = end + 7 & ~7
@@ -234,7 +234,7 @@ class RecordWalk:
         if self._crc32c is not None:
             computed = self._crc32c(header[:_CRC_OFFSET], self._crc)
             if computed != crc:
-                raise _wrong_checksum(lsn, crc, computed)
+                raise _wrong_checksum(lsn, self.end, crc, computed)
         self.last = lsn
         self.records += 1
         if is_switch(resource_manager, info):
@@ -281,5 +281,6 @@ def walk_through(walk: RecordWalk, position: int, pieces: Iterable[bytes]) -> No
         position = behind - len(rest)
 
 
-def _wrong_checksum(lsn: int, said: int, computed: int) -> DamagedWAL:
-    return DamagedWAL(lsn, "the record's checksum", f"{said:08X}", f"{computed:08X}")
+def _wrong_checksum(lsn: int, end: int, said: int, computed: int) -> DamagedWAL:
+    what = f"the checksum of the record up to {LSN(end)}"
+    return DamagedWAL(lsn, what, f"{said:08X}", f"{computed:08X}")

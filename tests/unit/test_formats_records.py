@@ -243,7 +243,11 @@ class EndOfWALTests(SynchronousTestCase):
     def test_wrong_checksum(self) -> None:
         """A flipped bit ends the walk, if there is a function to find it."""
         data = self.damaged(0x1000, b"!")
-        self.assert_end(data, self.before(0x101000), "at 0/10.*: the record's checksum should be")
+        self.assert_end(
+            data,
+            self.before(0x101000),
+            "at 0/10.*: the checksum of the record up to 0/10.* should be",
+        )
         self.assertTrue(end_of_wal(data, LSN(0x100000), _SIZE).exhausted)
 
     def test_broken_chain(self) -> None:

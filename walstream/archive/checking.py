@@ -19,12 +19,11 @@ from walstream.archive.paths import ArchivePaths, forms_of
 from walstream.errors import WalstreamError
 from walstream.formats.lsn import LSN
 from walstream.formats.page_rules import PageRules
-from walstream.formats.pages import magic_of_server
 from walstream.formats.positions import SystemIdentity
 from walstream.formats.record_walk import RecordWalk, walk_through
 from walstream.formats.timelines import TimelineHistory
 
-__all__ = ["RecordCheck", "SegmentContent", "Verify", "begin_record_check", "page_rules"]
+__all__ = ["RecordCheck", "SegmentContent", "Verify", "begin_record_check"]
 
 _log = Logger()
 
@@ -52,16 +51,6 @@ class SegmentContent(Protocol):
 
         :raises OSError: if that fails.
         """
-
-
-def page_rules(identity: SystemIdentity, history: TimelineHistory) -> PageRules:
-    """The rules for the pages of a stream on the timeline of *history*."""
-    return PageRules(
-        identity.segment_size,
-        history=history,
-        system_identifier=identity.system_identifier,
-        magic=magic_of_server(identity.server_version),
-    )
 
 
 class RecordCheck:
@@ -101,7 +90,7 @@ def begin_record_check(
     size = identity.segment_size
     before = size.name(history.timeline_at(start - 1), size.number(start - 1))
     for name in forms_of(before):
-        walk = RecordWalk(LSN(start - size), page_rules(identity, history), crc32c)
+        walk = RecordWalk(LSN(start - size), PageRules.of(identity, history), crc32c)
         try:
             walk_through(walk, start - size, pieces_of(files, paths.of(name), size))
         except FileNotFoundError:
@@ -115,4 +104,4 @@ def begin_record_check(
             )
             break
         return RecordCheck(walk)
-    return RecordCheck(RecordWalk(start, page_rules(identity, history), crc32c))
+    return RecordCheck(RecordWalk(start, PageRules.of(identity, history), crc32c))

@@ -7,7 +7,7 @@ belongs into a lane.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from walstream.archive.compression import read_head
 from walstream.archive.filesystem import FileSystem
@@ -98,21 +98,36 @@ def adopt_segments(
 
 
 def find_identity(
-    files: FileSystem, paths: ArchivePaths, ranked: Sequence[str]
+    files: FileSystem,
+    paths: ArchivePaths,
+    ranked: Sequence[str],
+    pass_over: Callable[[ArchiveError], None] | None = None,
 ) -> SystemIdentity | None:
     """Whose WAL it is, for those who only look: ``identity.json``, or the newest segment's header.
 
     None if there is neither.
 
-    :raises ArchiveError: if what is found there is damaged.
+    :param pass_over: told if ``identity.json`` is damaged. A segment that is no WAL is passed over
+        then, too.
+    :raises ArchiveError: without *pass_over*, if what is found there is damaged.
     """
-    identity = load_identity(files, paths)
+    try:
+        identity = load_identity(files, paths)
+    except ArchiveError as error:
+        if pass_over is None:
+            raise
+        pass_over(error)
+        identity = None
     if identity is not None:
         return identity
     for name in ranked:
-        header = _read_header(files, paths, name)
-        if header is not None:
-            return _identity(paths, name, header)
+        try:
+            header = _read_header(files, paths, name)
+            if header is not None:
+                return _identity(paths, name, header)
+        except ArchiveError:
+            if pass_over is None:
+                raise
     return None
 
 

@@ -7,7 +7,7 @@ another process does meanwhile shows, or does not yet.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -75,10 +75,13 @@ class Inventory:
         return self.identity.segment_size
 
 
-def take_inventory(files: FileSystem, paths: ArchivePaths) -> Inventory:
+def take_inventory(
+    files: FileSystem, paths: ArchivePaths, pass_over: Callable[[ArchiveError], None] | None = None
+) -> Inventory:
     """Look at every name in an archive directory.
 
-    :raises ArchiveError: if it cannot be one archive.
+    :param pass_over: told of damaged files, which then are as good as missing.
+    :raises ArchiveError: if it cannot be one archive; without *pass_over* also for damaged files.
     :raises OSError: if it cannot be read.
     """
     entries = files.entries(paths.root)
@@ -89,12 +92,18 @@ def take_inventory(files: FileSystem, paths: ArchivePaths) -> Inventory:
         )
     ranked = rank_segments(entries)
     found = Inventory(
-        identity=find_identity(files, paths, ranked),
+        identity=find_identity(files, paths, ranked, pass_over),
         mark=read_end_mark(files, paths),
         foreign=foreign_names(entries),
     )
     for timeline in filter(None, map(parse_history_file_name, entries)):
-        history = read_history(files, paths, timeline)
+        try:
+            history = read_history(files, paths, timeline)
+        except ArchiveError as error:
+            if pass_over is None:
+                raise
+            pass_over(error)
+            continue
         if history is not None:
             found.histories[timeline] = history
     if found.identity is not None:

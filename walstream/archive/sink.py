@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from walstream.archive.abandoned import read_beyond, remove_abandoned
 from walstream.archive.backpressure import Backpressure
 from walstream.archive.bookkeeping import Bookkeeping
-from walstream.archive.checking import Verify, begin_record_check, page_rules
+from walstream.archive.checking import Verify, begin_record_check
 from walstream.archive.continuity import begins_at, check_continues, check_gap
 from walstream.archive.documents import Documents
 from walstream.archive.filesystem import FileSystem
@@ -28,6 +28,7 @@ from walstream.archive.survey import Survey
 from walstream.errors import DamagedWAL, SinkFailed, TimelineMismatch, WrongSystem
 from walstream.formats.arriving_pages import ArrivingPages
 from walstream.formats.lsn import LSN
+from walstream.formats.page_rules import PageRules
 from walstream.formats.segments import SegmentSize
 from walstream.formats.timelines import TimelineHistory
 from walstream.interfaces import SystemIdentity, WALPosition
@@ -327,7 +328,7 @@ class ArchiveSink:
             path = supply.path(start.timeline, size.number(start.lsn))
             raise _failed("open", path, error) from error
         identity = self._identity()
-        pages = ArrivingPages(start.lsn, page_rules(identity, history))
+        pages = ArrivingPages(start.lsn, PageRules.of(identity, history))
         records = None
         if self._verify is Verify.RECORDS:
             begin = partial(begin_record_check, self._files, self._paths, identity, history)

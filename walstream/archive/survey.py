@@ -17,6 +17,7 @@ from walstream.archive.paths import COMPRESSIONS, ArchivePaths, rank_segments
 from walstream.archive.torn import valid_end
 from walstream.errors import ArchiveError, FormatError
 from walstream.formats.lsn import LSN
+from walstream.formats.positions import SystemIdentity, WALPosition
 from walstream.formats.segments import (
     SegmentFile,
     SegmentSize,
@@ -25,7 +26,6 @@ from walstream.formats.segments import (
     parse_segment_file,
 )
 from walstream.formats.timelines import TimelineHistory
-from walstream.interfaces import SystemIdentity, WALPosition
 
 __all__ = ["Survey", "is_held", "read_history", "survey"]
 

@@ -18,6 +18,7 @@ from walstream.formats.pages import (
     PAGE_FIELDS,
     PAGE_SIZE,
     SHORT_HEADER_SIZE,
+    SPECIAL_FLAGS,
 )
 
 __all__ = ["ArrivingPages"]
@@ -111,11 +112,13 @@ class ArrivingPages:
         for found_magic, flags, found_timeline, said, rem_len in _PAGES.iter_unpack(pages):
             if said != address or found_magic != magic or found_timeline != timeline:
                 break
-            if flags == FIRST_IS_CONTRECORD:
+            if flags & SPECIAL_FLAGS:
+                break
+            if flags & FIRST_IS_CONTRECORD:
                 if not rem_len or (due and rem_len != due):
                     break
                 due = rem_len - _BODY if rem_len > _BODY else 0
-            elif flags or due:
+            elif due:
                 break
             address += PAGE_SIZE
         self._due, self._next = due, address

@@ -7,6 +7,8 @@ Whoever meets pages in order, on the wire or in files, has one `PageRules` for a
 
 from __future__ import annotations
 
+from typing import Self
+
 from walstream.errors import DamagedWAL, FormatError
 from walstream.formats.lsn import LSN
 from walstream.formats.pages import (
@@ -17,9 +19,12 @@ from walstream.formats.pages import (
     PAGE_SIZE,
     SEGMENT_FIELDS,
     SHORT_HEADER_SIZE,
+    SPECIAL_FLAGS,
     PageHeader,
     magic_of,
+    magic_of_server,
 )
+from walstream.formats.positions import SystemIdentity
 from walstream.formats.segments import SegmentSize
 from walstream.formats.timelines import TimelineHistory
 
@@ -66,6 +71,16 @@ class PageRules:
         self._history = history
         self._system_identifier = system_identifier
 
+    @classmethod
+    def of(cls, identity: SystemIdentity, history: TimelineHistory) -> Self:
+        """The rules for a cluster's pages on the timeline of *history*."""
+        return cls(
+            identity.segment_size,
+            history=history,
+            system_identifier=identity.system_identifier,
+            magic=magic_of_server(identity.server_version),
+        )
+
     def check(self, header: bytes, offset: int, address: int) -> tuple[int, int, int]:
         """Check the header at *offset*, which has to be there in full, of the page at *address*.
 
@@ -74,7 +89,7 @@ class PageRules:
         """
         magic, flags, timeline, said, rem_len = _read(header, offset)
         if (
-            flags <= FIRST_IS_CONTRECORD
+            not flags & SPECIAL_FLAGS
             and said == address
             and magic == self.magic
             and timeline == self.timeline

@@ -25,6 +25,7 @@ __all__ = [
     "PAGE_SIZE",
     "SEGMENT_FIELDS",
     "SHORT_HEADER_SIZE",
+    "SPECIAL_FLAGS",
     "Buffer",
     "PageHeader",
     "SegmentHeader",
@@ -46,7 +47,12 @@ LONG_HEADER = 0x0002
 #: Flag: the page begins with a record that gives up the one that the page before left unfinished.
 FIRST_IS_OVERWRITE_CONTRECORD = 0x0008
 
-_ALL_FLAGS = 0x000F  # 0x0004 is XLP_BKP_REMOVABLE
+# Servers set it on every page that they begin while no backup is being made: nothing to us.
+_BACKUP_REMOVABLE = 0x0004
+_ALL_FLAGS = 0x000F
+
+#: The flags, known or not, that pages do not have as a rule.
+SPECIAL_FLAGS = 0xFFFF & ~(FIRST_IS_CONTRECORD | _BACKUP_REMOVABLE)
 #: ``XLogPageHeaderData``: magic, flags, timeline, address, ``rem_len``, and 4 bytes of padding.
 PAGE_FIELDS = struct.Struct("<HHIQI4x")
 #: What a segment's first page has behind them: system identifier, sizes of segment and page.

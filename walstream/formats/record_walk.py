@@ -57,6 +57,7 @@ class RecordWalk:
     :ivar end: up to here all is whole records, the zeros behind a switch included.
     :ivar first: where the first record is, and where it says that the one before it was.
     :ivar last: where the last whole record is.
+    :ivar records: how many whole records there were.
     """
 
     def __init__(self, start: int, rules: PageRules, crc32c: Checksum | None) -> None:
@@ -69,6 +70,7 @@ class RecordWalk:
         self.end = start
         self.first: tuple[int, int] | None = None
         self.last: int | None = None
+        self.records = 0
         self._rules = rules
         self._crc32c = crc32c
         self._at = start
@@ -140,7 +142,7 @@ class RecordWalk:
         self, start: int, window: bytes, found: list[FoundRecord] | None
     ) -> bool:
         """Pass the records that are whole on this page, and begin the one that is not."""
-        crc32c, last, size = self._crc32c, self.last, len(window)
+        crc32c, last, size, records = self._crc32c, self.last, len(window), self.records
         offset = self._at - start
         page_end = self.needs + PAGE_SIZE - start
         last_header = page_end - _HEADER_SIZE
@@ -162,8 +164,9 @@ class RecordWalk:
                     body = offset + _HEADER_SIZE
                     computed = crc32c(window[body:end] + window[offset : offset + _CRC_OFFSET])
                     if computed != crc:
-                        raise _wrong_checksum(start + offset, crc, computed)
+                        raise _wrong_checksum(start + offset, start + end, crc, computed)
                 last = start + offset
+                records += 1
                 offset = end + 7 & ~7
                 if resource_manager == _RM_XLOG and is_switch(resource_manager, info):
                     self._zeros_until = self._segment_end(start + offset)
@@ -174,7 +177,8 @@ class RecordWalk:
         finally:
             self._at = start + offset
             if last != self.last:
-                self.last, self.end = last, max(self._at, self._zeros_until)
+                self.last, self.records = last, records
+                self.end = max(self._at, self._zeros_until)
         if offset == page_end or self._at < self._zeros_until:
             return True
         return self._begin_record(start, window)
@@ -230,8 +234,9 @@ class RecordWalk:
         if self._crc32c is not None:
             computed = self._crc32c(header[:_CRC_OFFSET], self._crc)
             if computed != crc:
-                raise _wrong_checksum(lsn, crc, computed)
+                raise _wrong_checksum(lsn, self.end, crc, computed)
         self.last = lsn
+        self.records += 1
         if is_switch(resource_manager, info):
             self.end = self._zeros_until = self._segment_end(self._at)
         if found is not None:
@@ -276,5 +281,6 @@ def walk_through(walk: RecordWalk, position: int, pieces: Iterable[bytes]) -> No
         position = behind - len(rest)
 
 
-def _wrong_checksum(lsn: int, said: int, computed: int) -> DamagedWAL:
-    return DamagedWAL(lsn, "the record's checksum", f"{said:08X}", f"{computed:08X}")
+def _wrong_checksum(lsn: int, end: int, said: int, computed: int) -> DamagedWAL:
+    what = f"the checksum of the record up to {LSN(end)}"
+    return DamagedWAL(lsn, what, f"{said:08X}", f"{computed:08X}")

@@ -195,7 +195,9 @@ class ArchiveSink:
             self._durable = found.durable
             self._written = self._flushed = found.durable.lsn
         if found.end is not None:
-            self._told = found.end
+            # An end before which there is no WAL is no promise.
+            if found.newest_finished is not None or self._size().offset(found.end.lsn):
+                self._told = found.end
             if found.end != self._provider.end():
                 self._provider.extend(found.end, found.history)
 
@@ -292,13 +294,15 @@ class ArchiveSink:
 
     def stream_is_durable(self, lsn: int) -> None:
         """Report how far the archive is durable, unless the timeline is not worth it yet."""
-        self._flushed = lsn
-        self._durable = durable = WALPosition(self._history.timeline, LSN(lsn))
+        durable = WALPosition(self._history.timeline, LSN(lsn))
         is_known = self._provider.end().timeline == durable.timeline
-        if lsn < self._worth_telling:
-            return
-        self._write_mark(lsn)
-        self._provider.extend(durable, None if is_known else self._history)
+        is_worth_telling = lsn >= self._worth_telling
+        if is_worth_telling:
+            # Before anything is said: if it cannot be written, a restart would know of less.
+            self._write_mark(lsn)
+        self._flushed, self._durable = lsn, durable
+        if is_worth_telling:
+            self._provider.extend(durable, None if is_known else self._history)
 
     def stream_is_synced(self, lsn: int) -> None:
         """See `StreamOwner.stream_is_synced`: the mark is written before anybody is told."""

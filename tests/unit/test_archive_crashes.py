@@ -269,7 +269,7 @@ class _Run:
 
     def kill(self, _: int) -> None:
         """The process is gone, and what it had not given to the kernel; the rest is there."""
-        possession = self.archive._sink._hold.possession
+        possession = self.archive._sink._tenure.possession
         assert possession is not None
         possession.lock.release()
         self.files.heal()

@@ -14,7 +14,6 @@ from walstream.archive.checking import Verify, begin_record_check, page_rules
 from walstream.archive.continuity import begins_at, check_continues
 from walstream.archive.documents import Documents
 from walstream.archive.filesystem import FileSystem
-from walstream.archive.hold import Hold
 from walstream.archive.identity import is_same_system, store_identity
 from walstream.archive.lane import Lane
 from walstream.archive.paths import ArchivePaths
@@ -23,6 +22,7 @@ from walstream.archive.provider import ArchiveProvider
 from walstream.archive.stream import Stream
 from walstream.archive.supply import SegmentSupply
 from walstream.archive.survey import Survey
+from walstream.archive.tenure import Tenure
 from walstream.errors import DamagedWAL, SinkFailed, WrongSystem
 from walstream.formats.arriving_pages import ArrivingPages
 from walstream.formats.lsn import LSN
@@ -39,7 +39,7 @@ class ArchiveSink:
     What is durable it tells the end mark, for other processes, and the provider, for this one.
 
     After a failure it lets go of the archive, and takes it into possession again when it is to be
-    used again: see `Hold`.
+    used again: see `Tenure`.
     """
 
     _log = Logger()
@@ -61,8 +61,8 @@ class ArchiveSink:
         self._lane = lane
         self._verify = verify
         self._one_at_a_time = DeferredLock()
-        self._hold = Hold(files, paths, lane)
-        documents.assure = self._hold.assure
+        self._tenure = Tenure(files, paths, lane)
+        documents.assure = self._tenure.assure
         self._supply: SegmentSupply | None = None
         self._stream: Stream | None = None
         self._written = self._flushed = 0
@@ -80,7 +80,7 @@ class ArchiveSink:
         :raises ArchiveError: if that cannot be; see `take_possession`.
         :raises OSError: so too.
         """
-        self._found(await self._hold.take())
+        self._found(await self._tenure.take())
 
     async def close(self) -> None:
         """End the stream, if there is one, and close what is open.
@@ -203,13 +203,13 @@ class ArchiveSink:
 
     async def _regain(self) -> None:
         """Take the archive again if it was let go, or is not where it was."""
-        if self._hold.possession is not None:
-            if not await self._hold.is_lost():
+        if self._tenure.possession is not None:
+            if not await self._tenure.is_lost():
                 return
             with suppress(SinkFailed):
                 await self._end_stream()
             await self._let_go()
-        self._found(await self._hold.retake(Expected(self._provider.identity, self._told)))
+        self._found(await self._tenure.retake(Expected(self._provider.identity, self._told)))
         self._log.info("archive {path} is taken into use again", path=self._paths.root)
 
     async def _let_go(self) -> None:
@@ -217,7 +217,7 @@ class ArchiveSink:
         if self._supply is not None:
             await self._supply.close()
         self._provider.close()
-        await self._hold.let_go()
+        await self._tenure.let_go()
 
     # Beginning and ending a stream.
 
@@ -247,7 +247,7 @@ class ArchiveSink:
         size = self._size()
         if self._supply is None:
             self._supply = SegmentSupply(
-                self._files, self._paths, size, self._lane, self._hold.assure
+                self._files, self._paths, size, self._lane, self._tenure.assure
             )
         supply = self._supply
         flushed: int = start.lsn
@@ -312,7 +312,7 @@ class ArchiveSink:
     def _write_mark(self, lsn: int) -> None:
         if lsn > self._marked:
             end = WALPosition(self._history.timeline, LSN(lsn))
-            self._hold.mark(end)
+            self._tenure.mark(end)
             self._marked, self._told = lsn, end
 
     def stream_has_unsynced(self, segments: int) -> None:
@@ -332,7 +332,7 @@ class ArchiveSink:
         self.backpressure.stop()
 
     def _store_identity(self, identity: SystemIdentity) -> None:
-        self._hold.assure()
+        self._tenure.assure()
         store_identity(self._files, self._paths, identity)
 
     def _identity(self) -> SystemIdentity:

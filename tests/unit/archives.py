@@ -206,10 +206,10 @@ class ArchiveCase(DirectoryCase):
 
     def abandon(self, archive: ArchiveDirectory) -> None:
         """Leave an archive as a process does that is killed: nothing is written or closed."""
-        hold = archive._sink._hold
-        assert hold.possession is not None
-        hold.possession.lock.release()
-        hold.possession = None
+        tenure = archive._sink._tenure
+        assert tenure.possession is not None
+        tenure.possession.lock.release()
+        tenure.possession = None
 
     def open_reader(self) -> ArchiveReader:
         """A reader of the same directory, which looks when the clock moves."""

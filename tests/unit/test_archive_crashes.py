@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,58 +26,126 @@ from walstream.errors import SinkFailed
 from walstream.formats.lsn import LSN
 from walstream.testing.disk import ManualLane, ScriptedFiles
 
+_PAGE = 4096
+
 _STEPS = st.one_of(
     st.tuples(st.just("write"), st.sampled_from([1, 100, 8192, SIZE // 2, SIZE - 100, SIZE * 2])),
     st.tuples(st.just("flush"), st.just(0)),
     st.tuples(st.just("commit"), st.sampled_from([1, 8192, SIZE])),
     st.tuples(st.just("work"), st.integers(1, 6)),
-    st.tuples(st.just("fail"), st.sampled_from(["fsync", "fdatasync", "rename", "write"])),
+    st.tuples(
+        st.just("fail"),
+        st.sampled_from(["fsync", "fdatasync", "rename", "write", "unlink", "stat", "set_size"]),
+    ),
+    st.tuples(st.just("lose"), st.sampled_from(["nothing", "empty", "copy", "lock"])),
     st.tuples(st.just("reconnect"), st.just(0)),
     st.tuples(st.just("kill"), st.just(0)),
 )
 
 
 class ForgetfulFiles(ScriptedFiles):
-    """Remembers what a power failure would leave: the contents and the names that were synced."""
+    """Remembers what a power failure would leave: the contents and the names that were synced.
+
+    As a kernel does, it takes for written what a sync that failed should have written, contents
+    and names; the next sync that goes well does not bring it to the disk (fsyncgate).
+    """
 
     def __init__(self, directory: str) -> None:
         super().__init__(directory)
         self._root = os.path.abspath(directory)
-        self._contents: dict[int, bytes] = {}
+        self._contents: dict[int, bytearray] = {}
+        self._dirty: dict[int, set[int]] = {}
         self._entries: dict[str, int] = {}
+        self._dirty_entries: set[str] = set()
+        self._graves: list[int] = []  # open, so that no number is used again
 
     def open(self, path: str, flags: int) -> int:
+        is_new = not os.path.exists(path)
         fd = super().open(path, flags)
-        if flags & os.O_TRUNC:
-            self._contents.pop(os.fstat(fd).st_ino, None)  # the number was another file's
+        if is_new:
+            self._touch(path)
         return fd
 
+    def pwrite(self, fd: int, data: memoryview | bytes, offset: int) -> int:
+        written = super().pwrite(fd, data, offset)
+        self._write(fd, offset, offset + written)
+        return written
+
+    def set_size(self, fd: int, size: int) -> None:
+        super().set_size(fd, size)
+        self._write(fd, 0, size)
+
+    def rename(self, old: str, new: str) -> None:
+        self._bury(new)
+        super().rename(old, new)
+        self._touch(old, new)
+
+    def unlink(self, path: str) -> None:
+        self._bury(path)
+        super().unlink(path)
+        self._touch(path)
+
     def fsync(self, fd: int) -> None:
-        super().fsync(fd)
-        path = os.readlink(f"/proc/self/fd/{fd}")
-        if path == self._root:
-            self._entries = {
-                entry.name: entry.inode() for entry in os.scandir(self._root) if entry.is_file()
-            }
-        elif os.path.isfile(path):
-            self._keep(fd)
+        self._sync(fd, super().fsync)
 
     def fdatasync(self, fd: int) -> None:
-        super().fdatasync(fd)
-        self._keep(fd)
+        self._sync(fd, super().fdatasync)
 
     def after_power_failure(self) -> dict[str, bytes]:
         """The files that would be there."""
-        return {name: self._contents.get(inode, b"") for name, inode in self._entries.items()}
+        return {
+            name: bytes(self._contents.get(inode, b"")) for name, inode in self._entries.items()
+        }
 
-    def _keep(self, fd: int) -> None:
-        self._contents[os.fstat(fd).st_ino] = Path(f"/proc/self/fd/{fd}").read_bytes()
+    def close_graves(self) -> None:
+        """Let the numbers be used again."""
+        for fd in self._graves:
+            os.close(fd)
+
+    def _sync(self, fd: int, sync: Callable[[int], None]) -> None:
+        status = os.fstat(fd)
+        is_root = os.path.exists(self._root) and os.path.samestat(status, os.stat(self._root))
+        if is_root:
+            names, self._dirty_entries = self._dirty_entries, set()
+            sync(fd)
+            for name in names:
+                self._entries.pop(name, None)
+                if os.path.isfile(path := os.path.join(self._root, name)):
+                    self._entries[name] = os.stat(path).st_ino
+        else:
+            pages = self._dirty.pop(status.st_ino, set())
+            sync(fd)
+            if stat.S_ISREG(status.st_mode):
+                self._keep(fd, status, pages)
+
+    def _keep(self, fd: int, status: os.stat_result, pages: set[int]) -> None:
+        content = self._contents.setdefault(status.st_ino, bytearray())
+        content[:] = content[: status.st_size].ljust(status.st_size, b"\0")
+        held = Path(f"/proc/self/fd/{fd}").read_bytes()
+        for page in pages:
+            place = slice(page * _PAGE, (page + 1) * _PAGE)
+            content[place] = held[place]
+
+    def _write(self, fd: int, start: int, end: int) -> None:
+        pages = range(start // _PAGE, -(-end // _PAGE))
+        self._dirty.setdefault(os.fstat(fd).st_ino, set()).update(pages)
+
+    def _touch(self, *paths: str) -> None:
+        self._dirty_entries.update(
+            os.path.basename(path) for path in paths if os.path.dirname(path) == self._root
+        )
+
+    def _bury(self, path: str) -> None:
+        if os.path.exists(path):
+            self._graves.append(os.open(path, os.O_RDONLY))
 
 
 class CrashTests(DirectoryCase):
     """An archive on a disk that forgets, killed at any moment."""
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(st.lists(_STEPS, max_size=30))
     def test_acknowledged_is_durable(self, steps: list[tuple[str, Any]]) -> None:
         """At every instant; and finished segments are whole and never change."""
@@ -83,6 +154,25 @@ class CrashTests(DirectoryCase):
             run.take(*step)
             run.check()
         run.end()
+
+    def test_a_sync_that_follows_a_failed_one_is_not_believed(self) -> None:
+        """The model is as strict as a kernel: what failed once is not on the disk later."""
+        path = Path(self.mktemp())
+        path.mkdir()
+        files = ForgetfulFiles(str(path))
+        fd = files.open(os.path.abspath(path / "a"), os.O_RDWR | os.O_CREAT)
+        self.addCleanup(files.close, fd)
+        for call in ("fsync a", "fsync ."):
+            files.pwrite(fd, b"WAL", 0)
+            files.fail(call, errno.EIO)
+            sync = partial(files.fsync, fd)
+            if call == "fsync .":
+                sync = partial(files.fsync_directory, os.path.abspath(path))
+            self.assertRaises(OSError, sync)
+            files.heal()
+            sync()
+            files.fsync_directory(os.path.abspath(path))
+            self.assertNotIn(b"WAL", files.after_power_failure().values())
 
 
 class _Run:
@@ -106,8 +196,8 @@ class _Run:
 
     def begin(self, archive: ArchiveDirectory) -> None:
         """Stream from where the archive says, as a receiver does."""
-        resume = archive.resume_position()
         self.case.successResultOf(archive.adopt(IDENTITY))
+        resume = archive.resume_position()
         beginning = archive.begin(1, LSN(START) if resume is None else resume.lsn)
         self.case.successResultOf(beginning)
         self.lane.is_held = True
@@ -138,8 +228,35 @@ class _Run:
         self.lane.work(jobs)
 
     def fail(self, call: str) -> None:
-        for name in [*os.listdir(self.path), ".walstream/rewrite"]:
+        own = [f".walstream/{name}" for name in ("rewrite", "spare", "fresh", "end", "lock")]
+        for name in [".", *os.listdir(self.path), *own]:
             self.files.fail(f"{call} {name}", errno.EIO)
+
+    def lose(self, what: str) -> None:
+        """The directory is moved away, and another may take its place; or the lock file goes."""
+        if what == "lock":
+            (self.path / ".walstream" / "lock").unlink(missing_ok=True)
+            return
+        away, before = f"{self.path}-away", set[str]()
+        os.rename(self.path, away)
+        if what == "copy":
+            shutil.copytree(away, self.path)
+            before = {*os.listdir(self.path)}
+        elif what == "empty":
+            self.path.mkdir()
+        self.flush(0)
+        finishing = self.archive.finish()
+        self.lane.release()
+        finishing.addErrback(lambda failure: failure.trap(SinkFailed))
+        self.files.heal()
+        if what != "copy":
+            # Of a copy we cannot know that it is none.
+            self.case.failureResultOf(self.archive.adopt(IDENTITY), SinkFailed)
+        if self.path.exists():
+            assert {*os.listdir(self.path)} == before, "what is not ours was written to"
+            shutil.rmtree(self.path)
+        os.rename(away, self.path)
+        self.begin(self.archive)
 
     def reconnect(self, _: int) -> None:
         """The stream ends, well or not, and another one begins."""
@@ -152,7 +269,7 @@ class _Run:
 
     def kill(self, _: int) -> None:
         """The process is gone, and what it had not given to the kernel; the rest is there."""
-        possession = self.archive._sink._hold.possession
+        possession = self.archive._sink._tenure.possession
         assert possession is not None
         possession.lock.release()
         self.files.heal()
@@ -186,4 +303,5 @@ class _Run:
         self.lane.release()
         closing.addErrback(lambda failure: failure.trap(SinkFailed))
         self.case.successResultOf(closing)
+        self.files.close_graves()
         assert max(self.archive.flushed, START) >= self.acknowledged, "flushed has gone back"

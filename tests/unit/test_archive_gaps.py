@@ -511,7 +511,7 @@ class _Run:
 
     def restart(self, _: int) -> None:
         self.files.calls_left = None
-        possession = self.archive._sink._hold.possession
+        possession = self.archive._sink._tenure.possession
         if possession is not None:
             possession.lock.release()
         self.open()

@@ -233,7 +233,7 @@ class RestartTests(ArchiveCase):
         self.assert_durable(self.open(), START + SIZE)
         self.assertNotEqual(os.stat(self.path / self.name(5)).st_ino, before)
         self.assert_finished([5])
-        calls = [f"fsync {self.name(5)}", "fsync .walstream/fresh", "rename .walstream/fresh"]
+        calls = ["fsync .walstream/fresh", "rename .walstream/fresh", f"fsync {self.name(5)}"]
         made = [call for call in self.files.calls if call.split()[0] not in ("create", "unlink")]
         self.assertEqual(made, [*calls, "fsync ."])
 

@@ -9,8 +9,8 @@ from zope.interface import implementer
 from walstream.archive.images import Image, Images
 from walstream.archive.places import Place
 from walstream.archive.tail import Tail
-from walstream.formats.lsn import LSN
 from walstream.errors import WalstreamError, WALUnavailable
+from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
 from walstream.interfaces import IWALCursor, WALPosition
 

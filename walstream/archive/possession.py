@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from walstream.archive.compressing import remove_leftovers
 from walstream.archive.bookkeeping import open_ledger
+from walstream.archive.compressing import remove_leftovers
 from walstream.archive.end_mark import EndMark, read_end_mark
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.identity import is_same_system, store_identity
@@ -191,40 +190,44 @@ def _make_durable(files: FileSystem, paths: ArchivePaths, found: Survey) -> None
     that sync had failed. It may have been another program, or a person who copied what was missing.
 
     After a failed sync the kernel may take for written what is not, and the next sync would not
-    tell. Of a ``.partial`` therefore all that the end mark does not vouch for is written again. A
-    finished segment's bytes were synced before it got its name, but the name may not have been.
+    tell. The bytes of a ``.partial`` that the end mark does not vouch for are all written again,
+    and those of a finished segment were synced before it got its name. A name is written again if
+    it is given to another file.
     """
     if found.identity is not None:
-        mark = read_end_mark(files, paths)
-        unvouched = list(_unvouched(files, paths, found.identity.segment_size, mark))
-        for name in unvouched:
+        is_ours = not found.is_adopted
+        for name in _unvouched(files, paths, found.identity.segment_size):
+            if is_ours and (name.endswith(".partial") or name == found.newest_finished):
+                _name_again(files, paths, name)
             fd = files.open(paths.of(name), os.O_RDONLY)
             try:
                 files.fsync(fd)
             finally:
                 files.close(fd)
-        if mark is not None and found.newest_finished in unvouched:
-            _name_again(files, paths, found.newest_finished)
     files.fsync_directory(paths.root)
 
 
-def _unvouched(
-    files: FileSystem, paths: ArchivePaths, size: SegmentSize, mark: WALPosition | None
-) -> Iterator[str]:
-    """The finished segments that the end mark does not say are durable, newest first."""
+def _unvouched(files: FileSystem, paths: ArchivePaths, size: SegmentSize) -> list[str]:
+    """The segments that the end mark does not say are durable, name and all; newest first."""
+    mark = read_end_mark(files, paths)
+    unvouched = []
     for name in rank_segments(files.names(paths.root)):
         segment = parse_segment_file(name, size)
-        if segment is None or segment.partial:
+        if segment is None:
             continue
-        if mark is not None and size.start(segment.number + 1) <= mark.lsn:
-            return
-        yield name
+        if mark is not None and segment.timeline <= mark.timeline:
+            if size.start(segment.number + 1) <= mark.lsn:
+                break
+            if segment.partial and size.start(segment.number) < mark.lsn:
+                continue
+        unvouched.append(name)
+    return unvouched
 
 
 def _name_again(files: FileSystem, paths: ArchivePaths, name: str) -> None:
-    """Give a segment's name to another file with the same bytes, so that it is written again.
+    """Give a segment's name to another file with the same bytes.
 
-    There is one at most that we gave a name which could not be synced, the newest.
+    On a full disk it is left as it is: that must not keep us from starting.
     """
     old = files.open(paths.of(name), os.O_RDONLY)
     try:
@@ -239,7 +242,7 @@ def _name_again(files: FileSystem, paths: ArchivePaths, name: str) -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        files.unlink(paths.fresh)  # A full disk must not keep us from starting.
+        files.unlink(paths.fresh)
     else:
         files.rename(paths.fresh, paths.of(name))
     finally:

@@ -16,7 +16,6 @@ from walstream.archive.checking import Verify, begin_record_check
 from walstream.archive.continuity import begins_at, check_continues, check_gap
 from walstream.archive.documents import Documents
 from walstream.archive.filesystem import FileSystem
-from walstream.archive.hold import Hold
 from walstream.archive.identity import is_same_system, store_identity
 from walstream.archive.lane import Lane
 from walstream.archive.paths import ArchivePaths
@@ -25,6 +24,7 @@ from walstream.archive.provider import ArchiveProvider
 from walstream.archive.stream import Stream
 from walstream.archive.supply import SegmentSupply
 from walstream.archive.survey import Survey
+from walstream.archive.tenure import Tenure
 from walstream.errors import DamagedWAL, SinkFailed, TimelineMismatch, WrongSystem
 from walstream.formats.arriving_pages import ArrivingPages
 from walstream.formats.lsn import LSN
@@ -42,7 +42,7 @@ class ArchiveSink:
     What is durable it tells the end mark, for other processes, and the provider, for this one.
 
     After a failure it lets go of the archive, and takes it into possession again when it is to be
-    used again: see `Hold`.
+    used again: see `Tenure`.
     """
 
     _log = Logger()
@@ -64,9 +64,9 @@ class ArchiveSink:
         self._lane = lane
         self._verify = verify
         self._one_at_a_time = DeferredLock()
-        self._hold = Hold(files, paths, lane)
-        documents.assure = self._hold.assure
-        self._books = Bookkeeping(files, paths, lane, self._hold.assure)
+        self._tenure = Tenure(files, paths, lane)
+        documents.assure = self._tenure.assure
+        self._books = Bookkeeping(files, paths, lane, self._tenure.assure)
         self._supply: SegmentSupply | None = None
         self._suspect: int | None = None
         self._stream: Stream | None = None
@@ -85,7 +85,7 @@ class ArchiveSink:
         :raises ArchiveError: if that cannot be; see `take_possession`.
         :raises OSError: so too.
         """
-        self._found(await self._hold.take())
+        self._found(await self._tenure.take())
 
     async def close(self) -> None:
         """End the stream, if there is one, and close what is open.
@@ -99,7 +99,7 @@ class ArchiveSink:
 
     def assure(self) -> None:
         """Prove that the archive still is where it was, and ours; see `Hold.assure`."""
-        self._hold.assure()
+        self._tenure.assure()
 
     # IWALSink
 
@@ -220,7 +220,7 @@ class ArchiveSink:
             self._told = self._durable = durable = WALPosition(held.timeline, switch_point)
             self._written = self._flushed = switch_point
             try:
-                self._hold.mark(durable)
+                self._tenure.mark(durable)
             except OSError as error:
                 raise _failed("write", self._paths.end, error) from error
 
@@ -244,19 +244,21 @@ class ArchiveSink:
         self._books.found(found)
         self._provider.gaps = self._books.gaps
         if found.end is not None:
-            self._told = found.end
+            # An end before which there is no WAL is no promise.
+            if found.newest_finished is not None or self._size().offset(found.end.lsn):
+                self._told = found.end
             if found.end != self._provider.end():
                 self._provider.extend(found.end, found.history)
 
     async def _regain(self) -> None:
         """Take the archive again if it was let go, or is not where it was."""
-        if self._hold.possession is not None:
-            if not await self._hold.is_lost():
+        if self._tenure.possession is not None:
+            if not await self._tenure.is_lost():
                 return
             with suppress(SinkFailed):
                 await self._end_stream()
             await self._let_go()
-        self._found(await self._hold.retake(Expected(self._provider.identity, self._told)))
+        self._found(await self._tenure.retake(Expected(self._provider.identity, self._told)))
         self._log.info("archive {path} is taken into use again", path=self._paths.root)
 
     async def _let_go(self) -> None:
@@ -264,7 +266,7 @@ class ArchiveSink:
         if self._supply is not None:
             await self._supply.close()
         self._provider.close()
-        await self._hold.let_go()
+        await self._tenure.let_go()
 
     # Beginning and ending a stream.
 
@@ -315,7 +317,7 @@ class ArchiveSink:
         size = self._size()
         if self._supply is None:
             self._supply = SegmentSupply(
-                self._files, self._paths, size, self._lane, self._hold.assure
+                self._files, self._paths, size, self._lane, self._tenure.assure
             )
             self._supply.suspect = self._suspect
         supply = self._supply
@@ -363,14 +365,16 @@ class ArchiveSink:
 
     def stream_is_durable(self, lsn: int) -> None:
         """Report how far the archive is durable, unless the timeline is not worth it yet."""
-        self._flushed = lsn
-        self._books.came()
-        self._durable = durable = WALPosition(self._history.timeline, LSN(lsn))
+        durable = WALPosition(self._history.timeline, LSN(lsn))
         is_known = self._provider.end().timeline == durable.timeline
-        if lsn < self._worth_telling:
-            return
-        self._write_mark(lsn)
-        self._provider.extend(durable, None if is_known else self._history)
+        is_worth_telling = lsn >= self._worth_telling
+        if is_worth_telling:
+            # Before anything is said: if it cannot be written, a restart would know of less.
+            self._write_mark(lsn)
+        self._flushed, self._durable = lsn, durable
+        self._books.came()
+        if is_worth_telling:
+            self._provider.extend(durable, None if is_known else self._history)
 
     def stream_is_synced(self, lsn: int) -> None:
         """See `StreamOwner.stream_is_synced`: the mark is written before anybody is told."""
@@ -380,7 +384,7 @@ class ArchiveSink:
     def _write_mark(self, lsn: int) -> None:
         if lsn > self._marked:
             end = WALPosition(self._history.timeline, LSN(lsn))
-            self._hold.mark(end)
+            self._tenure.mark(end)
             self._marked, self._told = lsn, end
 
     def stream_has_unsynced(self, segments: int) -> None:
@@ -400,7 +404,7 @@ class ArchiveSink:
         self.backpressure.stop()
 
     def _store_identity(self, identity: SystemIdentity) -> None:
-        self._hold.assure()
+        self._tenure.assure()
         store_identity(self._files, self._paths, identity)
 
     def _identity(self) -> SystemIdentity:

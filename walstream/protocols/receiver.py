@@ -177,11 +177,6 @@ class WALReceiver(ReplicationClient):
         start = await self._find_start(questions)
         position = start.position
         while True:
-            self._log.info(
-                "starting log streaming at {lsn} (timeline {timeline})",
-                lsn=str(position.lsn),
-                timeline=position.timeline,
-            )
             if self._modern:
                 # Anew for each timeline: a promotion makes a primary of a standby.
                 self._live_up_to(await ask_demands(questions, self.parameters))
@@ -244,6 +239,11 @@ class WALReceiver(ReplicationClient):
         """Receive one stream. The result: why it ended, or where the next timeline begins."""
         sink = self._sink
         await sink.begin(position.timeline, position.lsn)
+        self._log.info(
+            "starting log streaming at {lsn} (timeline {timeline})",
+            lsn=str(position.lsn),
+            timeline=position.timeline,
+        )
         sink.registerProducer(self, True)
         try:
             answer = await self._ask_for_stream(position, self._settings.slot)

@@ -28,7 +28,7 @@ from walstream.interfaces import IWALSink
 from walstream.protocols.receiver import ReceiverSettings, StreamEnd, WALReceiver
 from walstream.services.endpoint import UpstreamAddress
 from walstream.services.outcome import Outcome
-from walstream.services.retry import Backoff, Verdict, verdict
+from walstream.services.retry import Backoff, Repetition, Verdict, verdict
 from walstream.services.segment_log import SegmentLog
 
 __all__ = ["ReceiverService"]
@@ -69,6 +69,7 @@ class ReceiverService(Service):
         self._clock = clock
         self._retry = retry
         self._backoff = Backoff() if backoff is None else backoff
+        self._repetition = Repetition(clock)
         self._grace = grace
         self._segments = SegmentLog(sink, clock) if verbose else None
         self._outcome: Outcome[StreamEnd] = Outcome()
@@ -131,6 +132,7 @@ class ReceiverService(Service):
                     return StreamEnd.STOPPED
                 if self._connection_was_good():
                     failures = 0
+                    self._repetition.is_over()
                 seconds = self._backoff.delay(failures)
                 self._judge(error, seconds)
             failures += 1
@@ -179,11 +181,12 @@ class ReceiverService(Service):
             self._log.failure("receiving failed", Failure(error))
         if self._stopping or not self._retry or verdict(error) is Verdict.GIVE_UP:
             raise error
-        self._log.error(
-            "disconnected; trying again in {seconds} s: {reason}",
-            seconds=round(seconds, 2),
-            reason=str(error),
-        )
+        if self._repetition.is_news(str(error)):
+            self._log.error(
+                "disconnected; trying again in {seconds} s: {reason}",
+                seconds=round(seconds, 2),
+                reason=str(error),
+            )
 
     def _ended(self, result: StreamEnd | Failure) -> None:
         if self._segments is not None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from twisted.internet.interfaces import IReactorTime
+
 from walstream.errors import (
     ArchiveError,
     ArchiveLost,
@@ -23,7 +25,7 @@ from walstream.errors import (
     WrongSystem,
 )
 
-__all__ = ["VERDICTS", "Backoff", "Verdict", "verdict"]
+__all__ = ["VERDICTS", "Backoff", "Repetition", "Verdict", "verdict"]
 
 
 class Verdict(Enum):
@@ -64,6 +66,33 @@ VERDICTS: Mapping[type[BaseException], Verdict] = {
 def verdict(error: BaseException) -> Verdict:
     """What `VERDICTS` says of *error*."""
     return next((VERDICTS[kind] for kind in type(error).__mro__ if kind in VERDICTS), Verdict.RETRY)
+
+
+class Repetition:
+    """Whether an error deserves a line in the log: not when it is the one of a moment ago.
+
+    What lasts for a day is tried every few seconds; it is said once, and then once a minute.
+
+    :param interval: seconds after which the same error is worth saying again.
+    """
+
+    def __init__(self, clock: IReactorTime, interval: float = 60.0) -> None:
+        self._clock = clock
+        self._interval = interval
+        self._said = ""
+        self._said_at = 0.0
+
+    def is_news(self, text: str) -> bool:
+        """Whether to say *text*, which is taken for said then."""
+        now = self._clock.seconds()
+        if text == self._said and now < self._said_at + self._interval:
+            return False
+        self._said, self._said_at = text, now
+        return True
+
+    def is_over(self) -> None:
+        """All is well: whatever comes is news."""
+        self._said = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,10 @@ from walstream.archive.survey import Survey
 from walstream.errors import ArchiveLost, SinkFailed
 from walstream.interfaces import WALPosition
 
-__all__ = ["Hold"]
+__all__ = ["Tenure"]
 
 
-class Hold:
+class Tenure:
     """Takes an archive into possession, proves that it still is, and lets go of it.
 
     :ivar possession: what we have; None before it was taken and after it was let go.

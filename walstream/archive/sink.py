@@ -74,8 +74,8 @@ class ArchiveSink:
         self._durable: WALPosition | None = None
         # What other processes were told, which they must find again: the mark's end.
         self._told: WALPosition | None = None
-        # Of the stream: the end that the mark says, and the first end that may be told.
-        self._marked = self._worth_telling = 0
+        # The first end of the stream that they may be told.
+        self._worth_telling = 0
         # Of the stream's timeline.
         self._history = TimelineHistory(1, ())
 
@@ -291,7 +291,6 @@ class ArchiveSink:
         # again, followers are better off with the old one.
         is_new = self._provider.end().timeline != start.timeline
         self._worth_telling = begins_at(history) if is_new else 0
-        self._marked = 0
 
     async def _write_down(self, start: WALPosition, history: TimelineHistory) -> None:
         """Before the first byte of a timeline comes, the ledger has it."""
@@ -370,7 +369,7 @@ class ArchiveSink:
         is_worth_telling = lsn >= self._worth_telling
         if is_worth_telling:
             # Before anything is said: if it cannot be written, a restart would know of less.
-            self._write_mark(lsn)
+            self._tell(durable)
         self._flushed, self._durable = lsn, durable
         self._books.came()
         if is_worth_telling:
@@ -379,13 +378,13 @@ class ArchiveSink:
     def stream_is_synced(self, lsn: int) -> None:
         """See `StreamOwner.stream_is_synced`: the mark is written before anybody is told."""
         if lsn >= self._worth_telling:
-            self._write_mark(lsn)
+            self._tell(WALPosition(self._history.timeline, LSN(lsn)))
 
-    def _write_mark(self, lsn: int) -> None:
-        if lsn > self._marked:
-            end = WALPosition(self._history.timeline, LSN(lsn))
-            self._tenure.mark(end)
-            self._marked, self._told = lsn, end
+    def _tell(self, durable: WALPosition) -> None:
+        # The lane may have told a later end already.
+        if self._told is None or self._told < durable:
+            self._tenure.mark(durable)
+            self._told = durable
 
     def stream_has_unsynced(self, segments: int) -> None:
         """See `StreamOwner.stream_has_unsynced`."""

@@ -79,9 +79,10 @@ class Tenure:
         raise ArchiveLost(f"the archive at {self._paths.root} is gone: {found}")
 
     def mark(self, end: WALPosition) -> None:
-        """See `EndMark.write`."""
-        if self.possession is not None:
-            self.possession.mark.write(end)
+        """See `EndMark.write`. In any thread."""
+        possession = self.possession
+        if possession is not None:
+            possession.mark.write(end)
 
     async def let_go(self) -> None:
         """Have nothing of the archive any more."""

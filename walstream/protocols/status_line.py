@@ -35,7 +35,7 @@ __all__ = ["StatusLine"]
 class StatusLine:
     """Reports positions to the server of one stream.
 
-    :param now: the time of day in Unix seconds.
+    :param now: the time of day in Unix seconds, for the messages; nothing goes by it.
     :param reports_flush: whether to report a flush position; else it is 0.
     :param reports_apply: whether to report it as the apply position too; else that is 0.
     :ivar flushed: the flush position that was last reported.

@@ -226,6 +226,8 @@ def _whether_it_hangs(stage: Stage, primary: Cluster, *options: str) -> Observed
         _await_streaming(primary)
         _wait_for(primary, "receiver")
         seconds = _commit(primary, stage.patience)
+        with suppress(AssertionError):
+            wait_until(lambda: "synchronous" in running.text, "a word", stage.patience)
         text = running.text
         running.kill()
     if seconds is None:

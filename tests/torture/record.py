@@ -49,6 +49,7 @@ class Record:
                 if len(words) == 3:  # the last line may be cut off
                     self._count(*map(int, words))
         self._file = path.open("a", buffering=1)
+        self._file.write("\n")  # behind a line that was cut off
 
     def confirmed(self, epoch: int, client: int, counter: int) -> None:
         """The primary has confirmed this commit. From any thread."""

@@ -265,10 +265,8 @@ class CrashTests(DirectoryCase):
         self.paths = ArchivePaths(os.path.abspath(self.path))
         files = _MortalFiles(str(self.path))
         for number in (5, 6):
-            fd = files.open(str(self.put_segment(number)), os.O_RDONLY)
-            files.fsync(fd)
-            files.close(fd)
-        files.fsync_directory(self.paths.root)
+            self.put_segment(number)
+        files.settle()
         files.lives = calls
         try:
             self.compress(files)

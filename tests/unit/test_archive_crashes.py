@@ -91,6 +91,13 @@ class ForgetfulFiles(ScriptedFiles):
     def fdatasync(self, fd: int) -> None:
         self._sync(fd, super().fdatasync)
 
+    def settle(self) -> None:
+        """What other programs have put there is on the disk."""
+        for entry in os.scandir(self._root):
+            if entry.is_file():
+                self._contents[entry.inode()] = bytearray(Path(entry).read_bytes())
+                self._entries[entry.name] = entry.inode()
+
     def after_power_failure(self) -> dict[str, bytes]:
         """The files that would be there."""
         return {

@@ -485,7 +485,7 @@ class _Run:
     def __init__(self, case: LedgerCrashTests, path: Path) -> None:
         path.mkdir()
         self.case = case
-        self.path = path
+        self.path = case.path = path  # where the histories are by which WAL is made
         self.timeline = 1
         self.accepted: list[tuple[LSN, LSN]] = []
         self.durable = LSN(0)

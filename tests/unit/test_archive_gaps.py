@@ -484,6 +484,7 @@ class LedgerCrashTests(DirectoryCase):
 class _Run:
     def __init__(self, case: LedgerCrashTests, path: Path) -> None:
         path.mkdir()
+        case.path = path  # where its WAL's timelines are looked up
         self.case = case
         self.path = case.path = path  # where the histories are by which WAL is made
         self.timeline = 1

@@ -7,6 +7,8 @@ from functools import partial
 
 from twisted.logger import Logger
 
+from walstream.archive.abandoned import remove_abandoned
+from walstream.archive.continuity import begins_at
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.holdings import Holdings, take_stock
 from walstream.archive.lane import Lane
@@ -108,15 +110,31 @@ class Bookkeeping:
             self._show(survey.ledger)
 
     async def begin(
-        self, identity: SystemIdentity, start: WALPosition, history: TimelineHistory
+        self,
+        identity: SystemIdentity,
+        held: WALPosition | None,
+        start: WALPosition,
+        history: TimelineHistory,
     ) -> None:
         """A stream begins; on a timeline that is new here, that is written down first.
 
+        :param held: where the archive ends.
         :raises SinkFailed: if it could not be.
         """
+        if held is not None:
+            # A new timeline's first segment begins with WAL of the old one.
+            start = WALPosition(start.timeline, LSN(max(start.lsn, begins_at(history))))
         empty = Ledger(identity.system_identifier, identity.segment_size)
-        if (self.ledger or empty).begun(start, history) != self.ledger:
-            await self._change(lambda ledger: (ledger or empty).begun(start, history))
+        ledger = self.ledger
+        if ledger is None or ledger.begun(start, history) != ledger:
+            ledger = await self._change(lambda stored: (stored or empty).begun(start, history))
+        if held is not None and held.timeline < start.timeline:
+            job = partial(remove_abandoned, self._files, self._paths, ledger)
+            try:
+                await self._lane.run(job)
+            except OSError as error:
+                root = self._paths.root
+                raise SinkFailed(f"could not remove a file of {root}: {error.strerror}") from error
 
     async def accept_gap(self, start: WALPosition, end: WALPosition) -> None:
         """The WAL from *start* to *end* will be missing for ever.

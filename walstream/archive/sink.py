@@ -9,7 +9,7 @@ from functools import partial
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 
-from walstream.archive.abandoned import read_beyond, remove_abandoned
+from walstream.archive.abandoned import give_up_beyond
 from walstream.archive.backpressure import Backpressure
 from walstream.archive.bookkeeping import Bookkeeping
 from walstream.archive.checking import Verify, begin_record_check
@@ -25,7 +25,7 @@ from walstream.archive.stream import Stream
 from walstream.archive.supply import SegmentSupply
 from walstream.archive.survey import Survey
 from walstream.archive.tenure import Tenure
-from walstream.errors import DamagedWAL, SinkFailed, TimelineMismatch, WrongSystem
+from walstream.errors import DamagedWAL, SinkFailed, WrongSystem
 from walstream.formats.arriving_pages import ArrivingPages
 from walstream.formats.lsn import LSN
 from walstream.formats.page_rules import PageRules
@@ -207,16 +207,7 @@ class ArchiveSink:
             held = self._durable
             if held is None or held.lsn <= switch_point:
                 return
-            whole = await read_beyond(self._provider, self._size(), held, switch_point)
-            if whole is not None:
-                raise TimelineMismatch(whole)
-            self._log.warn(
-                "timeline {timeline} was left at {lsn}, inside a record that never became whole: "
-                "what the archive has of that record, up to {end}, is given up",
-                timeline=held.timeline,
-                lsn=str(switch_point),
-                end=str(held.lsn),
-            )
+            await give_up_beyond(self._provider, self._size(), held, switch_point)
             self._told = self._durable = durable = WALPosition(held.timeline, switch_point)
             self._written = self._flushed = switch_point
             try:
@@ -275,7 +266,9 @@ class ArchiveSink:
         history = await self._history_of(start.timeline)
         behind_gap = self._books.behind_gap
         check_continues(held, start, history, self._size(), behind_gap)
-        await self._write_down(start, history)
+        identity = self._provider.identity
+        assert identity is not None, "a size is known, so it is known whose"
+        await self._books.begin(identity, held, start, history)
         stream = await self._make_stream(start, behind_gap or held, history)
         self.backpressure.begin()
         self._history = history
@@ -291,24 +284,6 @@ class ArchiveSink:
         # again, followers are better off with the old one.
         is_new = self._provider.end().timeline != start.timeline
         self._worth_telling = begins_at(history) if is_new else 0
-
-    async def _write_down(self, start: WALPosition, history: TimelineHistory) -> None:
-        """Before the first byte of a timeline comes, the ledger has it."""
-        identity, held = self._provider.identity, self._durable
-        assert identity is not None, "a size is known, so it is known whose"
-        first = WALPosition(start.timeline, LSN(max(start.lsn, begins_at(history))))
-        await self._books.begin(identity, start if held is None else first, history)
-        ledger = self._books.ledger
-        if held is None or ledger is None or held.timeline == start.timeline:
-            return
-        try:
-            removed = await self._lane.run(
-                partial(remove_abandoned, self._files, self._paths, ledger)
-            )
-        except OSError as error:
-            raise _failed("remove a file from", self._paths.root, error) from error
-        for name in removed:
-            self._log.warn("removed {name}: its timeline was left before it begins", name=name)
 
     async def _make_stream(
         self, start: WALPosition, held: WALPosition | None, history: TimelineHistory

@@ -109,6 +109,48 @@ class CommandTests(OptionsCase):
             self.assertNotIn("None", text)
 
 
+class SlotOptionsTests(OptionsCase):
+    """--create-slot, --if-not-exists, --drop-slot"""
+
+    def test_no_archive_is_needed(self) -> None:
+        """For what is done with a slot alone."""
+        for words in ("--create-slot", "--create-slot --if-not-exists", "--drop-slot"):
+            options = self.command(
+                ReceiveOptions, "receive", "-dhost=db1", "--slot=s", *words.split()
+            )
+            self.assertFalse(options.uses_archive())
+        self.assertTrue(self.receive("--slot=s").uses_archive())
+
+    def test_what_does_not_go_together(self) -> None:
+        """Is refused in pg_receivewal's words."""
+        for words, said in (
+            ("-Ss --create-slot --drop-slot", "cannot use --create-slot together with --drop-slot"),
+            ("--create-slot", "--create-slot needs a slot to be specified using --slot"),
+            ("--drop-slot", "--drop-slot needs a slot to be specified using --slot"),
+            ("-Ss --if-not-exists", "--if-not-exists is for --create-slot only"),
+            ("-Ss --create-slot --dialect=2009", "knows no replication slots"),
+        ):
+            self.assert_refused(("receive", "-dhost=db1", *words.split()), said)
+
+
+class GapOptionsTests(OptionsCase):
+    """--accept-gap"""
+
+    def test_position(self) -> None:
+        """Of both commands that receive."""
+        for options in (self.receive("--accept-gap=1/AB"), self.hub("--accept-gap=1/AB")):
+            self.assertEqual(options.settings.accept_gap, LSN.parse("1/AB"))
+        self.assertIsNone(self.receive().settings.accept_gap)
+        self.assert_refused(
+            ("receive", "-dhost=db1", self.archive, "--accept-gap=yes"), "--accept-gap", "X/X"
+        )
+
+    def test_dialect(self) -> None:
+        """The first design cannot tell what lies behind a gap."""
+        words = ("receive", "-dhost=db1", self.archive, "--dialect=2009", "--accept-gap=0/1")
+        self.assert_refused(words, "--accept-gap is not possible with --dialect=2009")
+
+
 class ArchiveOptionsTests(OptionsCase):
     """--archive"""
 

@@ -13,12 +13,18 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from walstream.errors import Discontinuity, SinkFailed, WALUnavailable, WrongSystem
+from walstream.errors import (
+    Discontinuity,
+    SinkFailed,
+    TimelineMismatch,
+    WALUnavailable,
+    WrongSystem,
+)
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
 from walstream.formats.timelines import TimelineHistory, TimelineSwitch
 from walstream.interfaces import BackupHistoryFile, IWALSink, SystemIdentity, WALPosition
-from walstream.testing.wal import SYSTEM_IDENTIFIER, wal_bytes
+from walstream.testing.wal import SYSTEM_IDENTIFIER, WALBuilder, wal_bytes
 
 __all__ = ["SinkUnderTest", "sink_contract"]
 
@@ -196,6 +202,68 @@ class _SinkContract(SynchronousTestCase):
         self.write(1000)
         self.finish()
         self.assert_stored(START, 2000)
+
+    # What will never come, and what is given up.
+
+    def test_goes_on_behind_an_accepted_gap(self) -> None:
+        """At its end and nowhere else; where the sink ended stays its end until then."""
+        self.begin()
+        self.write(5000)
+        self.finish()
+        end, behind = LSN(START + 5000), WALPosition(1, LSN(START + SIZE * 3))
+        for start, wrong in (
+            (LSN(end - 1), behind),
+            (end, WALPosition(1, end)),
+            (end, WALPosition(1, LSN(behind.lsn + 1))),
+        ):
+            accepting = self.sink.accept_gap(start, wrong)
+            self.under_test.settle()
+            self.failureResultOf(accepting, Discontinuity)
+        self.settled(self.sink.accept_gap(end, WALPosition(1, LSN(START + SIZE * 2))))
+        self.settled(self.sink.accept_gap(end, behind))
+        self.assertEqual(self.sink.durable_position(), WALPosition(1, end))
+        self.assertEqual(self.sink.resume_position(), behind)
+        beginning = self.sink.begin(1, LSN(START))
+        self.under_test.settle()
+        self.failureResultOf(beginning, Discontinuity)
+        self.begin(behind.lsn)
+        self.write(SIZE + 10)
+        self.finish()
+        self.assert_stored(behind.lsn, SIZE + 10)
+
+    def test_gives_up_an_unfinished_record(self) -> None:
+        """One that lies beyond the point where the upstream left; the stream goes on there."""
+        builder = WALBuilder(SYSTEM_IDENTIFIER, SIZE, start=START)
+        builder.fill_to(START + 100_000)
+        left = builder.end
+        builder.noop(50_000)
+        self.begin()
+        self.sink.write(START, memoryview(builder.bytes(START, left + 30_000)))
+        self.finish()
+        self.settled(self.sink.rewind(LSN(left + 30_000)))
+        self.assertEqual(self.sink.durable_position(), WALPosition(1, LSN(left + 30_000)))
+        self.settled(self.sink.rewind(left))
+        self.assertEqual(self.sink.durable_position(), WALPosition(1, left))
+        self.assertEqual(self.sink.flushed, left)
+        self.begin()
+        self.sink.write(START, memoryview(builder.bytes(START, left)))
+        self.finish()
+
+    def test_keeps_a_whole_record(self) -> None:
+        """It may be a commit: whoever does not have it is of another history."""
+        builder = WALBuilder(SYSTEM_IDENTIFIER, SIZE, start=START)
+        builder.fill_to(START + 100_000)
+        left = builder.end
+        whole = builder.noop(50_000)
+        builder.noop(50_000)
+        self.begin()
+        self.sink.write(START, memoryview(builder.bytes(START, whole.end + 1000)))
+        self.finish()
+        rewinding = self.sink.rewind(left)
+        self.under_test.settle()
+        said = str(self.failureResultOf(rewinding, TimelineMismatch).value)
+        self.assertIn(str(whole.end), said)
+        self.assertEqual(self.sink.durable_position(), WALPosition(1, LSN(whole.end + 1000)))
 
     # Durability.
 

@@ -467,6 +467,17 @@ class CompressorTests(ArchiveCase):
         self.lane.release()
         self.assertEqual(self.suffixes(), [".zst", ""])
 
+    def test_directory_of_ours_that_is_gone(self) -> None:
+        """What is missing and does not come back is asked for now and then, not all the time."""
+        self.receive(3)
+        new = f".walstream/compressing/{self.name(5)}.zst"
+        self.files.fail(f"create {new}", errno.ENOENT)
+        self.wait()
+        self.assertEqual(self.suffixes(), ["", "", ""])
+        self.files.heal()
+        self.wait(3)
+        self.assertEqual(self.suffixes(), [".zst", ".zst", ""])
+
     def test_closing(self) -> None:
         """What is being compressed is given up, and stays as it was."""
         self.receive(3)

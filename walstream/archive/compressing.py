@@ -112,7 +112,10 @@ class SegmentCompressor:
         :raises ArchiveError: if there is a compressed segment that holds other WAL; likewise.
         :raises ArchiveLost: if the archive is not ours any more: nothing was changed.
         """
-        plain = _Plain(name, size, self._files.open(self._paths.of(name), os.O_RDONLY))
+        try:
+            plain = _Plain(name, size, self._files.open(self._paths.of(name), os.O_RDONLY))
+        except FileNotFoundError:
+            return  # it was removed meanwhile
         try:
             damaged = self._find_damaged(plain)
             if damaged is not None:

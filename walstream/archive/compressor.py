@@ -127,8 +127,6 @@ class Compressor:
                 await self._lane.run(partial(self._compressor.compress, name, size))
             except Abandoned:
                 return
-            except FileNotFoundError:
-                self._log.debug("segment {name} was removed meanwhile", name=name)
             except Exception as error:
                 self._set_aside.add(name)
                 self._take_a_break(f"compress {name}, which stays as it is", error)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from tests.unit.archives import SIZE, START, ArchiveCase, history
+from crc32c import crc32c
+
+from tests.unit.archives import IDENTITY, SIZE, START, ArchiveCase, history
 from walstream.archive import ArchiveDirectory
-from walstream.archive.checking import Verify
+from walstream.archive.checking import RecordCheck, Verify
 from walstream.errors import DamagedWAL, Discontinuity, SinkFailed
 from walstream.formats.lsn import LSN
+from walstream.formats.page_rules import PageRules
 from walstream.formats.pages import PAGE_SIZE
+from walstream.formats.record_walk import RecordWalk
 from walstream.formats.segments import history_file_name
 from walstream.services.retry import Verdict, verdict
 from walstream.testing.wal import WALBuilder
@@ -137,6 +141,24 @@ class RecordsTests(_Case):
             self.put(data[offset : offset + 99])
             self.flush(self.archive)
         self.assertEqual(self.archive.flushed, self.builder.end)
+
+    def test_a_sync_that_comes_late(self) -> None:
+        """Another may have been further already."""
+        self.builder.noop(5 * PAGE_SIZE)
+        data = self.builder.bytes()
+
+        class Segment:
+            start: int = START
+
+            def read_back(self, position: int, size: int) -> bytes:
+                offset = position - START
+                assert size >= 0
+                return data[offset : offset + size]
+
+        rules = PageRules.of(IDENTITY, history(1))
+        check = RecordCheck(RecordWalk(START, rules, crc32c))
+        for end in (START + 4 * PAGE_SIZE, START + 100, START, self.builder.end, START + PAGE_SIZE):
+            check.check(Segment(), end)
 
     def test_a_bad_record_is_never_acknowledged(self) -> None:
         """The good ones before it may be; its segment gets no final name."""

@@ -66,12 +66,13 @@ class RecordCheck:
         :raises OSError: if it cannot be read back.
         """
         walk = self._walk
-        behind = segment.start
-        while behind < end:
-            start = max(walk.needs, segment.start)
+        # What was checked before, with an earlier sync, may reach further than this one.
+        start = max(walk.needs, segment.start)
+        while start < end:
             behind = min(start + _WINDOW, end)
             walk.feed(start, segment.read_back(start, behind - start))
             time.sleep(0)  # lets go of the interpreter
+            start = end if behind == end else walk.needs
 
 
 def begin_record_check(

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from walstream.archive.coverage import Run, find_gaps, missing_histories, runs_of
 from walstream.archive.filesystem import FileSystem
-from walstream.archive.inventory import take_inventory
+from walstream.archive.inventory import Held, take_inventory
 from walstream.archive.paths import ArchivePaths
-from walstream.archive.verification_plan import Unit, plan, wanted_by
+from walstream.archive.verification_plan import Unit, plan
 from walstream.archive.verification_work import Finding, UnitResult, verify_unit
 from walstream.errors import ArchiveError
 from walstream.formats.lsn import LSN
@@ -43,6 +43,10 @@ class Scope:
     start: int | None = None
     end: int | None = None
 
+    def overlaps(self, start: int, end: int) -> bool:
+        """Whether a byte from *start* to before *end* is between the two ends."""
+        return (self.start is None or end > self.start) and (self.end is None or start < self.end)
+
 
 @dataclass(slots=True)
 class Summary:
@@ -62,8 +66,9 @@ class Summary:
 class Verification:
     """One verification of one archive.
 
+    :ivar scope: what of it is looked at; may be changed before `findings` is called.
+    :ivar segment_size: None if there is no WAL.
     :ivar summary: what `findings` has come to.
-    :ivar files: how many files of segments there are to read.
     """
 
     def __init__(self, files: FileSystem, paths: ArchivePaths, scope: Scope | None = None) -> None:
@@ -71,16 +76,18 @@ class Verification:
         :raises ArchiveError: if it is no archive.
         :raises OSError: if it cannot be read.
         """
+        self.scope = scope or Scope()
         self._root = paths.root
-        self._scope = scope = scope or Scope()
         self._problems: list[ArchiveError] = []
         self._found = found = take_inventory(files, paths, self._problems.append)
         self.summary = Summary(ranges=len(runs_of(found.segments)))
-        self.files = 0
-        if found.identity is not None:
-            self._wanted = wanted_by(found.size, scope.timeline, scope.start, scope.end)
-            self.files = sum(map(self._wanted, [*found.segments, *found.partials]))
+        self.segment_size = None if found.identity is None else found.size
         self._seen: set[Finding] = set()
+
+    @property
+    def files(self) -> int:
+        """How many files of segments there are to read."""
+        return sum(map(self._wanted, [*self._found.segments, *self._found.partials]))
 
     def findings(
         self, jobs: int = 1, progress: Callable[[int], object] = lambda _: None
@@ -102,6 +109,13 @@ class Verification:
         if self._found.identity is not None:
             yield from self._about_gaps()
             yield from self._about_content(jobs, progress)
+
+    def _wanted(self, held: Held) -> bool:
+        """Whether a segment is on the scope's timeline and has a byte between its ends."""
+        scope, size = self.scope, self._found.size
+        return scope.timeline in (None, held.timeline) and scope.overlaps(
+            size.start(held.number), size.start(held.number + 1)
+        )
 
     # What the names and the small files tell.
 
@@ -144,20 +158,17 @@ class Verification:
         size = self._found.size
         for gap in find_gaps(self._found):
             start, end = size.start(gap.first), size.start(gap.last + 1)
-            if self._scope.timeline not in (None, gap.timeline) or not _overlaps(
-                self._scope, start, end
-            ):
-                continue
-            yield self._gap(gap, start, end)
+            if self.scope.timeline in (None, gap.timeline) and self.scope.overlaps(start, end):
+                yield self._gap(gap, start, end)
 
     def _gap(self, gap: Run, start: LSN, end: LSN) -> Finding:
         first, last = (self._found.size.name(gap.timeline, each) for each in (gap.first, gap.last))
         number = gap.last - gap.first + 1
-        which = f"{number} segments, {first} to {last}," if number > 1 else f"segment {first}"
+        which = f"segment {first} is" if number == 1 else f"{number} segments, to {last}, are"
         return Finding(
             "gap",
             first,
-            f"{which} missing: WAL from {start} to {end}",
+            f"{which} missing, which is the WAL from {start} to {end}",
             "recovery cannot pass it; put the missing segments there, if another archive has them",
             start,
         )
@@ -245,7 +256,3 @@ def _differences(past: TimelineHistory, later: TimelineHistory) -> Iterator[Find
             f"{history_file_name(past.timeline)} does",
             "they are of two clusters, or two servers were promoted to the same timeline",
         )
-
-
-def _overlaps(scope: Scope, start: int, end: int) -> bool:
-    return (scope.start is None or end > scope.start) and (scope.end is None or start < scope.end)

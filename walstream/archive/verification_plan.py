@@ -17,7 +17,7 @@ from walstream.formats.positions import SystemIdentity, WALPosition
 from walstream.formats.segments import SegmentSize
 from walstream.formats.timelines import TimelineHistory
 
-__all__ = ["Piece", "Unit", "history_of", "plan", "wanted_by"]
+__all__ = ["Piece", "Unit", "history_of", "plan"]
 
 # How much WAL makes a unit at most: enough that the handing over costs nothing to speak of.
 _UNIT = 128 << 20
@@ -63,21 +63,6 @@ class Unit(NamedTuple):
 def history_of(found: Inventory, timeline: int) -> TimelineHistory:
     """The history of a timeline, without ancestors if that is not known."""
     return found.histories.get(timeline, TimelineHistory(timeline, ()))
-
-
-def wanted_by(
-    size: SegmentSize, timeline: int | None, start: int | None, end: int | None
-) -> Wanted:
-    """Whether a segment is on *timeline*, and holds WAL from *start* to before *end*."""
-
-    def wanted(held: Held) -> bool:
-        return (
-            (timeline is None or held.timeline == timeline)
-            and (start is None or size.start(held.number + 1) > start)
-            and (end is None or size.start(held.number) < end)
-        )
-
-    return wanted
 
 
 def plan(

@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable
 from dataclasses import asdict
 from os.path import abspath
 from typing import Any
@@ -16,8 +15,8 @@ from walstream.archive.filesystem import FileSystem
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.verification import Finding, Scope, Summary, Verification
 from walstream.cli.progress import progress
-from walstream.errors import FormatError
 from walstream.formats.lsn import LSN
+from walstream.formats.segments import parse_segment_file
 
 __all__ = ["FAILURE", "FAULTS", "SCHEMA", "add_arguments", "run"]
 
@@ -37,16 +36,24 @@ def add_arguments(parser: ArgumentParser) -> None:
         "-j", "--jobs", type=_number, metavar="N", help="so many processes; default: all cores"
     )
     parser.add_argument("--timeline", type=_number, metavar="N", help="only segments of this one")
-    parser.add_argument("--from", dest="start", type=_lsn, metavar="LSN", help="only WAL from here")
-    parser.add_argument("--to", dest="end", type=_lsn, metavar="LSN", help="only WAL before this")
+    parser.add_argument(
+        "--from", dest="start", metavar="WHERE", help="only WAL from this LSN or segment on"
+    )
+    parser.add_argument(
+        "--to", dest="end", metavar="WHERE", help="only WAL before this LSN, or up to this segment"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def run(arguments: Namespace) -> int:
     """Verify the archive."""
     begun = time.monotonic()
-    scope = Scope(arguments.timeline, arguments.start, arguments.end)
-    verification = Verification(FileSystem(), ArchivePaths(abspath(arguments.archive)), scope)
+    verification = Verification(FileSystem(), ArchivePaths(abspath(arguments.archive)))
+    verification.scope = Scope(
+        arguments.timeline,
+        _position(arguments.start, verification, is_end=False),
+        _position(arguments.end, verification, is_end=True),
+    )
     found: list[Finding] = []
     tell = found.append if arguments.json else _print
     with progress(verification.files, "verified") as advance:
@@ -62,6 +69,17 @@ def run(arguments: Namespace) -> int:
     return FAULTS if summary.faults else 0
 
 
+def _position(text: str | None, verification: Verification, *, is_end: bool) -> int | None:
+    """The position that an LSN or a segment's name stands for."""
+    if text is None:
+        return None
+    size = verification.segment_size
+    segment = None if size is None else parse_segment_file(text, size)
+    if size is None or segment is None:
+        return LSN.parse(text)
+    return size.start(segment.number + is_end)
+
+
 def _print(finding: Finding) -> None:
     text = f"{finding.subject}: {finding.what}"
     if finding.remedy:
@@ -71,11 +89,16 @@ def _print(finding: Finding) -> None:
 
 
 def _line(summary: Summary, seconds: float) -> str:
-    verdict = f"{summary.faults} faults" if summary.faults else "good"
+    verdict = _counted(summary.faults, "fault") if summary.faults else "good"
     return (
-        f"{verdict}: {summary.segments} segments in {summary.ranges} ranges, {summary.records} "
-        f"records, {summary.bytes} bytes, {seconds:.1f} s\n"
+        f"{verdict}: {_counted(summary.segments, 'segment')} in "
+        f"{_counted(summary.ranges, 'range')}, {summary.records} records, {summary.bytes} bytes, "
+        f"{seconds:.1f} s\n"
     )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _report(archive: str, found: list[Finding], summary: Summary, seconds: float) -> dict[str, Any]:
@@ -104,21 +127,7 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _checked(parse: Callable[[str], int]) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        try:
-            return parse(text)
-        except (FormatError, ValueError) as error:
-            raise ArgumentTypeError(str(error)) from error
-
-    return convert
-
-
-def _positive(text: str) -> int:
+def _number(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text)):
-        raise FormatError(f"{text!r} is not a number of 1 or more")
+        raise ArgumentTypeError(f"{text!r} is not a number of 1 or more")
     return int(text)
-
-
-_number = _checked(_positive)
-_lsn = _checked(LSN.parse)

@@ -224,8 +224,8 @@ class RecordWalk:
 
     def _finish_record(self, found: list[FoundRecord] | None) -> None:
         self._at += -self._at % _ALIGNMENT
-        self.end = self._at
         if self._header is None:
+            self.end = self._at
             return
         lsn, header, self._header = self._begun_at, self._header, None
         fields = _unpack(header)
@@ -234,11 +234,11 @@ class RecordWalk:
         if self._crc32c is not None:
             computed = self._crc32c(header[:_CRC_OFFSET], self._crc)
             if computed != crc:
-                raise _wrong_checksum(lsn, self.end, crc, computed)
-        self.last = lsn
-        self.records += 1
+                raise _wrong_checksum(lsn, self._at, crc, computed)
         if is_switch(resource_manager, info):
-            self.end = self._zeros_until = self._segment_end(self._at)
+            self._zeros_until = self._segment_end(self._at)
+        self.last, self.end = lsn, max(self._at, self._zeros_until)
+        self.records += 1
         if found is not None:
             found.append((lsn, self.end, fields))
 

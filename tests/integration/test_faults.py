@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,11 +45,11 @@ class _Run:
         self.log = directory / "log"
 
     @contextmanager
-    def receiving(self, **options: object) -> Iterator[Walstream]:
+    def receiving(self, **options: Any) -> Iterator[Walstream]:
         """Walstream runs while the context lasts."""
-        words = ("receive", "-d", self.primary.conninfo(), "-D", self.archive)
-        words += ("-S", "archive", "--synchronous", "--status-interval", "1")
-        with Walstream(*words, log=self.log, **options) as walstream:  # type: ignore[arg-type]
+        words = ["receive", "-d", self.primary.conninfo(), "-D", str(self.archive)]
+        words += ["-S", "archive", "--synchronous", "--status-interval", "1"]
+        with Walstream(*words, log=self.log, **options) as walstream:
             self.walstream = walstream
             self.catches_up()
             yield walstream

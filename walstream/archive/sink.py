@@ -98,7 +98,7 @@ class ArchiveSink:
             await self._let_go()
 
     def assure(self) -> None:
-        """Prove that the archive still is where it was, and ours; see `Hold.assure`."""
+        """Prove that the archive still is where it was, and ours; see `Tenure.assure`."""
         self._tenure.assure()
 
     # IWALSink

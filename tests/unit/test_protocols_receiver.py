@@ -911,7 +911,7 @@ class TimelineTests(ReceiverCase):
         self.server.expect(status(START + 100), COPY_DONE)
 
     def test_switch_at_the_end_of_a_segment(self) -> None:
-        """The new timeline begins where the old one's last segment ends."""
+        """The new timeline begins where the old one's last segment ends. (L8)"""
         self.begin_stream()
         self.stream(START, wal(START, SIZE))
         self.end_timeline(START + SIZE)

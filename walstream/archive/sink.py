@@ -241,6 +241,8 @@ class ArchiveSink:
             if found.torn is not None:
                 # It is received again into another file: see `SegmentSupply`.
                 self._suspect = found.durable.timeline
+                if self._supply is not None:
+                    self._supply.suspect = self._suspect
         self._books.found(found)
         self._provider.gaps = self._books.gaps
         if found.end is not None:

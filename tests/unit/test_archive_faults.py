@@ -142,7 +142,10 @@ class GoneTests(FaultCase):
         self.assertNotIn("00000002.history", self.names())
 
     def test_lock_file_removed(self) -> None:
-        """Another process could have the archive: what is written from then on does not count. (L1)"""
+        """Another process could have the archive: what is written from then on does not count.
+
+        Of the loss catalogue: L1.
+        """
         os.unlink(self.paths.lock)
         self.assertIn(self.paths.lock, self.lose())
         self.goes_on()
@@ -316,7 +319,10 @@ class EachStepTests(FaultCase):
             self.flush(self.archive)
 
     def test_mark_before_word(self) -> None:
-        """What the end mark cannot say is not said to anybody: a restart would not know of it. (L1)"""
+        """What the end mark cannot say is not said to anybody: a restart would not know of it.
+
+        Of the loss catalogue: L1.
+        """
         self.files.fail("write .walstream/end", errno.ENOSPC)
         self.lose()
         self.assertEqual(self.archive.durable_position(), WALPosition(1, LSN(START + 100)))

@@ -218,7 +218,10 @@ class RestartTests(ArchiveCase):
         self.assert_durable(self.open(), START + SIZE)
 
     def test_killed_after_a_name_could_not_be_synced(self) -> None:
-        """The name is given again, to a file with the same bytes: a sync alone may do nothing. (L2)"""
+        """The name is given again, to a file with the same bytes: a sync alone may do nothing.
+
+        Of the loss catalogue: L2.
+        """
         archive = self.open()
         self.begin(archive)
         self.write(archive, 10)

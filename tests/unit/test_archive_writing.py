@@ -97,7 +97,10 @@ class DurabilityTests(ArchiveCase):
         self.writing.is_held = True
 
     def test_segment_end(self) -> None:
-        """A finished segment: fsync, rename, fsync of the directory; only then is it flushed. (L1, L2)"""
+        """A finished segment: fsync, rename, fsync of the directory; only then is it flushed.
+
+        Of the loss catalogue: L1, L2.
+        """
         self.write(self.archive, SIZE)
         seen = []
         while self.writing.waiting:
@@ -110,7 +113,10 @@ class DurabilityTests(ArchiveCase):
         self.assertEqual(seen, [("set_size .walstream/spare", 0), *[("fsync .", START + SIZE)] * 2])
 
     def test_first_flush_of_a_segment(self) -> None:
-        """The size and the name are new, so the whole file and the directory are synced. (L2, L14)"""
+        """The size and the name are new, so the whole file and the directory are synced.
+
+        Of the loss catalogue: L2, L14.
+        """
         self.write(self.archive, 100)
         self.files.calls.clear()
         flush = self.archive.flush()
@@ -468,7 +474,10 @@ class RecoveryTests(ArchiveCase):
         self.assertEqual(self.archive.resume_position(), WALPosition(1, START))
 
     def test_the_segment_is_received_again_into_a_fresh_file(self) -> None:
-        """Which takes the old one's place when it holds more durable WAL than that, not before. (L1)"""
+        """Which takes the old one's place when it holds more durable WAL than that, not before.
+
+        Of the loss catalogue: L1.
+        """
         self.begin(self.archive)
         self.assertEqual(self.archive.flushed, START + 5000)
         self.write(self.archive, 5000)

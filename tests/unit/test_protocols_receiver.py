@@ -911,7 +911,7 @@ class TimelineTests(ReceiverCase):
         self.server.expect(status(START + 100), COPY_DONE)
 
     def test_switch_at_the_end_of_a_segment(self) -> None:
-        """The new timeline begins where the old one's last segment ends. (L8)"""
+        """The new timeline begins where the old one's last segment ends."""
         self.begin_stream()
         self.stream(START, wal(START, SIZE))
         self.end_timeline(START + SIZE)
@@ -921,7 +921,7 @@ class TimelineTests(ReceiverCase):
         self.server.expect(query("START_REPLICATION 0/400000 TIMELINE 2"))
 
     def test_nothing_more_on_the_old_timeline(self) -> None:
-        """A timeline that ends exactly where we go on has no stream: the next one follows."""
+        """A timeline that ends exactly where we go on has no stream: the next one follows. (L8)"""
         self.begin_stream()
         self.stream(START, wal(START, SIZE))
         self.transport.peer_closed()

@@ -230,7 +230,10 @@ class HeldTests(StartCase):
         self.assertEqual(self.start().position, at(1, "0/400000"))
 
     def test_server_is_behind(self) -> None:
-        """A server that has less, even in the same segment, is refused; both ends are named. (L10)"""
+        """A server that has less, even in the same segment, is refused; both ends are named.
+
+        Of the loss catalogue: L10.
+        """
         self.hold(1, "0/300000", "0/412345")
         self.server(1, "0/412344")
         error = self.error(self.starting())

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -33,14 +33,19 @@ class Walstream:
     :param arguments: the command and its options.
     :param log: where its output goes.
     :param environment: what to add to ours.
+    :param wrapper: the command, with its options, that starts it.
     """
 
     def __init__(
-        self, *arguments: str | Path, log: Path, environment: Mapping[str, str] | None = None
+        self,
+        *arguments: str | Path,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
     ) -> None:
         self.log = log
         twistd = Path(sys.executable).with_name("twistd")
-        command = [sys.executable, twistd, "-n", "--pidfile=", "walstream", *arguments]
+        command = [*wrapper, sys.executable, twistd, "-n", "--pidfile=", "walstream", *arguments]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [str(word) for word in command],

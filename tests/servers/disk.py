@@ -50,17 +50,17 @@ class Disk:
 
     def __enter__(self) -> Self:
         if os.path.ismount(self.path):  # of a run that was killed
-            self._unmount()
+            self.unmount()
         self.path.mkdir(exist_ok=True)
         if not self._image.exists():
             with self._image.open("wb") as image:
                 image.truncate(self._size << 20)
             _run("mkfs.ext4", "-q", "-F", self._image)
-        self._mount()
+        self.mount()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._unmount()
+        self.unmount()
 
     @contextmanager
     def full(self) -> Iterator[None]:
@@ -92,19 +92,30 @@ class Disk:
             # Writes that the kernel made meanwhile, or has begun, are in parts of the copy only.
             if (device / "stat").read_text() == before and not _in_flight(before):
                 break
-        self._unmount()
+        self.unmount()
         copy.rename(self._image)
-        self._mount()
+        self.mount()
 
-    def _device(self) -> str:
-        return _run("findmnt", "-n", "-o", "SOURCE", self.path).strip()
-
-    def _mount(self) -> None:
+    def mount(self) -> None:
+        """Mount it."""
         # A long time between two commits: what nobody has synced stays off the disk.
         _run("mount", "-o", "loop,commit=300", self._image, self.path)
 
-    def _unmount(self) -> None:
-        _run("umount", self.path)
+    def unmount(self, *, lazily: bool = False) -> None:
+        """Unmount it: lazily, it stays there for those who have files open."""
+        _run("umount", *(["-l"] if lazily else []), self.path)
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Nothing can be written while the context lasts; nobody may have a file open."""
+        _run("mount", "-o", "remount,ro", self.path)
+        try:
+            yield
+        finally:
+            _run("mount", "-o", "remount,rw", self.path)
+
+    def _device(self) -> str:
+        return _run("findmnt", "-n", "-o", "SOURCE", self.path).strip()
 
 
 def _in_flight(stat: str) -> bool:

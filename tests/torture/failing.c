@@ -2,7 +2,7 @@
  *
  * FAILING_ROOT names the directory whose files fail, FAILING_ORDERS a file that holds the calls
  * that are to fail and the error numbers that they fail with, as "fsync 5 fdatasync 5 write 28".
- * Without that file nothing fails.
+ * Without that file nothing fails. "clock -3600" sets the time of day, by so many seconds.
  *
  * An fsync or fdatasync that fails takes away what was written to that file since the last one
  * that did not, as a kernel may that has marked the pages clean: a program that goes on with the
@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FILES 4096
@@ -130,6 +131,14 @@ int posix_fallocate64(int fd, off64_t offset, off64_t size) {
     int error = is_ours(fd) ? ordered("fallocate") : 0;
     if (real == NULL) real = dlsym(RTLD_NEXT, "posix_fallocate64");
     return error ? error : real(fd, offset, size);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    static int (*real)(clockid_t, struct timespec *);
+    if (real == NULL) real = dlsym(RTLD_NEXT, "clock_gettime");
+    int result = real(clock, now);
+    if (result == 0 && clock == CLOCK_REALTIME) now->tv_sec += ordered("clock");
+    return result;
 }
 
 int posix_fallocate(int fd, off_t offset, off_t size) { return posix_fallocate64(fd, offset, size); }

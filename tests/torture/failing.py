@@ -44,7 +44,10 @@ class Failing:
 
     @contextmanager
     def calls(self, **errors: int) -> Iterator[None]:
-        """Have calls fail: ``fsync``, ``fdatasync``, ``write``, ``fallocate``; by errno."""
+        """Have calls fail: ``fsync``, ``fdatasync``, ``write``, ``fallocate``; by errno.
+
+        ``clock`` is the number of seconds by which the time of day is set.
+        """
         new = self._orders.with_suffix(".new")
         new.write_text(" ".join(f"{call} {number}" for call, number in errors.items()))
         new.rename(self._orders)

@@ -65,7 +65,7 @@ class StepTests(CompressingCase):
     """One segment."""
 
     def test_order(self) -> None:
-        """Written, synced, named, the name synced; then only the plain one goes."""
+        """Written, synced, named, the name synced; then only the plain one goes. (L2)"""
         self.compress()
         new = f".walstream/compressing/{self.name(5)}.gz"
         self.assertEqual(
@@ -176,7 +176,7 @@ class StepTests(CompressingCase):
             os.unlink(self.path / f"{self.name(5)}.gz")
 
     def test_other_wal_beside(self) -> None:
-        """Neither is touched: a person has to decide."""
+        """Neither is touched: a person has to decide. (L13)"""
         (self.path / f"{self.name(5)}.gz").write_bytes(compressed(self.wal(SIZE.start(9), SIZE)))
         error = self.assertRaises(ArchiveError, self.compress)
         self.assertIn(f"{self.name(5)}.gz holds other WAL", str(error))

@@ -103,7 +103,7 @@ class ReadTests(CompressionCase):
                 self.assertIn("is damaged", self.damage(self.put(suffix, good[:size])))
 
     def test_wrong_sizes(self) -> None:
-        """One byte too many or too few, whatever trailers say."""
+        """One byte too many or too few, whatever trailers say. (L3)"""
         for suffix in SUFFIXES:
             path = self.put(suffix, compressed(self.content + b"x", suffix))
             self.assertIn(f"more than {SIZE} bytes", self.damage(path))

@@ -76,7 +76,7 @@ class GoneTests(FaultCase):
         self.goes_on()
 
     def test_an_empty_directory_in_its_place(self) -> None:
-        """A mount point without its file system: nothing is written there, however often."""
+        """A mount point without its file system: nothing is written there, however often. (L18)"""
         os.rename(self.path, self.away)
         self.path.mkdir()
         self.lose()
@@ -142,7 +142,10 @@ class GoneTests(FaultCase):
         self.assertNotIn("00000002.history", self.names())
 
     def test_lock_file_removed(self) -> None:
-        """Another process could have the archive: what is written from then on does not count."""
+        """Another process could have the archive: what is written from then on does not count.
+
+        Of the loss catalogue: L1.
+        """
         os.unlink(self.paths.lock)
         self.assertIn(self.paths.lock, self.lose())
         self.goes_on()
@@ -160,7 +163,7 @@ class GoneTests(FaultCase):
         self.goes_on()
 
     def test_partial_removed(self) -> None:
-        """A sync of an unlinked file succeeds; it makes nothing durable."""
+        """A sync of an unlinked file succeeds; it makes nothing durable. (L1)"""
         (self.path / PARTIAL).unlink()
         self.assertIn(f"{self.paths.partial(FIRST)} was removed", self.lose())
 
@@ -195,7 +198,7 @@ class ReturnTests(FaultCase):
         return self.adopting()
 
     def test_with_less(self) -> None:
-        """Both positions are named, and it is not written to."""
+        """Both positions are named, and it is not written to. (L18)"""
         os.rename(self.path, self.away)
         self.lose()
         os.rename(self.away, self.path)
@@ -314,6 +317,16 @@ class EachStepTests(FaultCase):
             self.begin(self.archive)
             self.write(self.archive, 100)
             self.flush(self.archive)
+
+    def test_mark_before_word(self) -> None:
+        """What the end mark cannot say is not said to anybody: a restart would not know of it.
+
+        Of the loss catalogue: L1.
+        """
+        self.files.fail("write .walstream/end", errno.ENOSPC)
+        self.lose()
+        self.assertEqual(self.archive.durable_position(), WALPosition(1, LSN(START + 100)))
+        self.assertEqual(self.archive.end(), WALPosition(1, LSN(START + 100)))
 
     def test_no_memory_in_a_lane(self) -> None:
         """Whatever ends a job, nobody waits for ever, and no segment behind it is finished."""

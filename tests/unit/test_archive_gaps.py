@@ -82,7 +82,7 @@ class AcceptingTests(GapCase):
         self.assertEqual((gap.start, gap.end), (self.END, self.BEHIND.lsn))
 
     def test_only_where_the_archive_ends(self) -> None:
-        """And only forwards, to the start of a segment."""
+        """And only forwards, to the start of a segment. (L6)"""
         for start in (START, LSN(self.END - 1), LSN(self.END + 1)):
             accepting = self.archive.accept_gap(start, self.BEHIND)
             self.failureResultOf(accepting, Discontinuity)
@@ -190,7 +190,7 @@ class ServingTests(GapCase):
     """Nobody is served across a gap, or out of it."""
 
     def test_up_to_it(self) -> None:
-        """All before it, and no byte more; then it is named."""
+        """All before it, and no byte more; then it is named. (L16)"""
         cursor = self.successResultOf(self.archive.open(1, LSN(self.END - 100)))
         self.assertEqual(len(cursor.read(1000)), 100)
         waiting = cursor.ready()
@@ -347,7 +347,7 @@ class TornTests(ArchiveCase):
         self.assert_durable(archive, START + SIZE + SIZE // 2)
 
     def test_zeros(self) -> None:
-        """It goes on at the last whole record, and the rest comes again into another file."""
+        """It goes on at the last whole record, and the rest comes again into another file. (L14)"""
         for offset in (8192, 12288, 40000, SIZE // 2 - 8192):
             content = bytearray(self.wal(SIZE.start(6), SIZE // 2).ljust(SIZE, b"\0"))
             content[offset : offset + 4096] = bytes(4096)

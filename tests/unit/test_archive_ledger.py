@@ -220,7 +220,7 @@ class StocktakingTests(SynchronousTestCase):
         self.assertEqual(ledger.holes, ())
 
     def test_hole(self) -> None:
-        """Runs of what is missing; known for as long as it is there, and no longer."""
+        """Runs of what is missing; known for as long as it is there, and no longer. (L11)"""
         ledger = self.stock(None, at(12), (1, 5), (1, 6), (1, 8), (1, 11))
         self.assertEqual(self.holes(ledger), [(1, 7, 8), (1, 9, 11)])
         later = replace(ledger, holes=(Hole(1, at(9).lsn, at(11).lsn, THEN),))

@@ -7,7 +7,7 @@ import os
 
 from tests.unit.archives import IDENTITY, SIZE, START, ArchiveCase, DirectoryCase
 from walstream.archive.lock import ArchiveLock
-from walstream.errors import ArchiveError
+from walstream.errors import ArchiveError, SinkFailed
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
 from walstream.interfaces import BackupHistoryFile, SystemIdentity, WALPosition
@@ -218,7 +218,10 @@ class RestartTests(ArchiveCase):
         self.assert_durable(self.open(), START + SIZE)
 
     def test_killed_after_a_name_could_not_be_synced(self) -> None:
-        """The name is given again, to a file with the same bytes: a sync alone may do nothing."""
+        """The name is given again, to a file with the same bytes: a sync alone may do nothing.
+
+        Of the loss catalogue: L2.
+        """
         archive = self.open()
         self.begin(archive)
         self.write(archive, 10)
@@ -287,7 +290,7 @@ class DocumentTests(ArchiveCase):
         self.successResultOf(self.archive.adopt(IDENTITY))
 
     def test_stored_durably(self) -> None:
-        """Contents before name before directory; byte by byte."""
+        """Contents before name before directory; byte by byte. (L2)"""
         self.files.calls.clear()
         self.successResultOf(self.archive.store_history(2, self.CONTENT))
         self.assertEqual(
@@ -314,6 +317,16 @@ class DocumentTests(ArchiveCase):
         self.successResultOf(self.archive.store_history(2, self.CONTENT))
         self.successResultOf(self.archive.store_history(2, b"1\t0/500800\tother words\n"))
         self.assertEqual((self.path / "00000002.history").read_bytes(), self.CONTENT)
+
+    def test_there_but_not_durable(self) -> None:
+        """It got its name, and then a sync failed: that it is there is not enough. (L2)"""
+        self.files.fail("fsync .", errno.EIO)
+        self.failure(self.archive.store_history(2, self.CONTENT), SinkFailed)
+        self.assertIn("00000002.history", self.names())
+        self.files.heal()
+        self.files.calls.clear()
+        self.successResultOf(self.archive.store_history(2, self.CONTENT))
+        self.assertEqual(self.files.calls[-2:], ["rename .walstream/incoming", "fsync ."])
 
     def test_another_history(self) -> None:
         """Two servers were promoted to the same timeline: that is refused."""

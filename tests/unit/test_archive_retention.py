@@ -174,7 +174,7 @@ class HoldTests(RetentionCase):
     """What stays whatever a policy says."""
 
     def test_slots(self) -> None:
-        """What its user may still need."""
+        """What its user may still need. (L15)"""
         self.put_slot("standby", 5)
         plan = self.plan(NOTHING)
         self.assertEqual(plan.next_kept, self.name(5))
@@ -189,7 +189,7 @@ class HoldTests(RetentionCase):
         self.assertEqual(self.numbers(), list(range(3, 10)))
 
     def test_readers(self) -> None:
-        """What a process serves to its clients, until it ends."""
+        """What a process serves to its clients, until it ends. (L15)"""
         reader = ReaderFile(self.files, self.paths)
         reader.begin(WALPosition(1, SIZE.start(5)))
         plan = self.plan(NOTHING)

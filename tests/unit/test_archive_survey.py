@@ -149,7 +149,7 @@ class IdentityTests(DirectoryCase):
         self.assertEqual(survey(self.files, self.paths), Survey())
 
     def test_two_systems(self) -> None:
-        """Mixed WAL is refused, and both files are named."""
+        """Mixed WAL is refused, and both files are named. (L9)"""
         self.put_segment(5, system_identifier=42)
         self.put_segment(6)
         for text in (self.name(5), self.name(6), "42"):
@@ -356,7 +356,7 @@ class PositionTests(DirectoryCase):
         self.assertNotEqual(survey(self.files, self.paths, check).damaged, ())
 
     def test_wrong_size(self) -> None:
-        """A complete segment of another size is passed over, and told."""
+        """A complete segment of another size is passed over, and told. (L4)"""
         self.put_segment(5)
         (self.path / self.name(6)).write_bytes(b"")
         self.assert_ends(position(1, 6))

@@ -97,7 +97,10 @@ class DurabilityTests(ArchiveCase):
         self.writing.is_held = True
 
     def test_segment_end(self) -> None:
-        """A finished segment: fsync, rename, fsync of the directory; only then is it flushed."""
+        """A finished segment: fsync, rename, fsync of the directory; only then is it flushed.
+
+        Of the loss catalogue: L1, L2.
+        """
         self.write(self.archive, SIZE)
         seen = []
         while self.writing.waiting:
@@ -110,7 +113,10 @@ class DurabilityTests(ArchiveCase):
         self.assertEqual(seen, [("set_size .walstream/spare", 0), *[("fsync .", START + SIZE)] * 2])
 
     def test_first_flush_of_a_segment(self) -> None:
-        """The size and the name are new, so the whole file and the directory are synced."""
+        """The size and the name are new, so the whole file and the directory are synced.
+
+        Of the loss catalogue: L2, L14.
+        """
         self.write(self.archive, 100)
         self.files.calls.clear()
         flush = self.archive.flush()
@@ -121,7 +127,7 @@ class DurabilityTests(ArchiveCase):
         self.assertEqual(self.files.calls[-2:], [f"fsync {FIRST}.partial", "fsync ."])
 
     def test_next_flush_of_a_segment(self) -> None:
-        """From then on its data is enough."""
+        """From then on its data is enough. (L1)"""
         self.writing.is_held = False
         self.write(self.archive, 100)
         self.flush(self.archive)
@@ -219,7 +225,7 @@ class BackpressureTests(ArchiveCase):
     """A disk that is slower than the server holds the server back."""
 
     def test_pauses_and_resumes(self) -> None:
-        """Four finished segments may wait; when two are left the producer goes on."""
+        """Four finished segments may wait; when two are left the producer goes on. (L18)"""
         archive, producer = self.open(), Producer()
         self.begin(archive)
         archive.registerProducer(producer, True)
@@ -286,7 +292,7 @@ class OverlapTests(ArchiveCase):
         self.assertEqual(self.read(5, partial=True), self.wal(START, 6000).ljust(SIZE, b"\0"))
 
     def test_other_wal_is_refused(self) -> None:
-        """The first byte that differs is named, and nothing is overwritten."""
+        """The first byte that differs is named, and nothing is overwritten. (L13)"""
         before = self.read(5, partial=True)
         self.begin(self.archive)
         self.write(self.archive, 100)
@@ -328,7 +334,7 @@ class OverlapTests(ArchiveCase):
         self.assert_finished([6])
 
     def test_wrong_size_is_put_right(self) -> None:
-        """A .partial that is too short or too long is given its full length, and kept."""
+        """A .partial that is too short or too long is given its full length, and kept. (L3)"""
         path = self.path / f"{FIRST}.partial"
         for size in (5000, SIZE * 2):
             os.truncate(path, size)
@@ -391,7 +397,7 @@ class FailureTests(ArchiveCase):
         self.assertEqual(self.flush(self.archive), START + 2 * SIZE + 10)
 
     def test_no_finished_segment_behind_a_hole(self) -> None:
-        """If one segment cannot be made durable, those behind it are not finished either."""
+        """If one segment cannot be made durable, those behind it are not finished either. (L1)"""
         self.files.fail(f"fsync {FIRST}.partial", errno.EIO)
         self.writing.is_held = True
         self.write(self.archive, SIZE * 3 + 10)
@@ -468,7 +474,10 @@ class RecoveryTests(ArchiveCase):
         self.assertEqual(self.archive.resume_position(), WALPosition(1, START))
 
     def test_the_segment_is_received_again_into_a_fresh_file(self) -> None:
-        """Which takes the old one's place when it holds more durable WAL than that, not before."""
+        """Which takes the old one's place when it holds more durable WAL than that, not before.
+
+        Of the loss catalogue: L1.
+        """
         self.begin(self.archive)
         self.assertEqual(self.archive.flushed, START + 5000)
         self.write(self.archive, 5000)
@@ -589,7 +598,7 @@ class ContinuityTests(ArchiveCase):
         self.successResultOf(archive.finish())
 
     def test_refuses_a_gap(self) -> None:
-        """Both positions are named; nothing is changed."""
+        """Both positions are named; nothing is changed. (L6)"""
         archive = self.open()
         self.begin(archive)
         self.write(archive, SIZE + 10)
@@ -600,8 +609,18 @@ class ContinuityTests(ArchiveCase):
             self.assertIn(str(LSN(start)), text)
         self.assert_durable(archive, START + SIZE + 10)
 
+    def test_a_jump_in_the_stream(self) -> None:
+        """What does not follow on what came is refused, and nothing of it is taken. (L6)"""
+        archive = self.open()
+        self.begin(archive)
+        self.write(archive, 100)
+        for start in (START + 200, START):
+            wal = memoryview(self.wal(start, 100))
+            self.assertRaises(Discontinuity, archive.write, start, wal)
+        self.assertEqual(archive.written, START + 100)
+
     def test_refuses_another_system(self) -> None:
-        """And names both."""
+        """And names both. (L9)"""
         archive = self.open()
         self.begin(archive)
         text = self.failure(archive.adopt(SystemIdentity(42, SIZE, "18")), WrongSystem)
@@ -719,7 +738,7 @@ class TimelineTests(ArchiveCase):
         self.assert_durable(self.archive, self.at, 1)
 
     def test_refuses_a_fork_before_the_end(self) -> None:
-        """A timeline that left ours before our end has other WAL than we hold."""
+        """A timeline that left ours before our end has other WAL than we hold. (L10)"""
         self.finish(self.archive)
         content = history(2, (1, self.at - 1)).format()
         self.successResultOf(self.archive.store_history(2, content))

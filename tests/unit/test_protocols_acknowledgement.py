@@ -144,7 +144,7 @@ class ReportTests(AcknowledgementCase):
         self.assertEqual(self.times, [0, 100])
 
     def test_written_is_not_flushed(self) -> None:
-        """What is only written is never called durable."""
+        """What is only written is never called durable. (L12)"""
         self.begin(reports_flush=True)
         self.receive(100)
         self.pass_time(10)

@@ -921,7 +921,7 @@ class TimelineTests(ReceiverCase):
         self.server.expect(query("START_REPLICATION 0/400000 TIMELINE 2"))
 
     def test_nothing_more_on_the_old_timeline(self) -> None:
-        """A timeline that ends exactly where we go on has no stream: the next one follows."""
+        """A timeline that ends exactly where we go on has no stream: the next one follows. (L8)"""
         self.begin_stream()
         self.stream(START, wal(START, SIZE))
         self.transport.peer_closed()

@@ -137,7 +137,7 @@ class EmptySinkTests(StartCase):
             self.assertEqual(self.start(start=start).position, expected)
 
     def test_slot(self) -> None:
-        """A slot that holds WAL back comes before the server's position."""
+        """A slot that holds WAL back comes before the server's position. (L5)"""
         self.server(1, "0/712345")
         self.asked.answers['READ_REPLICATION_SLOT "s"'] = [b"physical", b"0/400028", b"1"]
         self.assertEqual(self.start(slot="s").position, at(1, "0/400000"))
@@ -176,7 +176,7 @@ class EmptySinkTests(StartCase):
         self.assertIn("PostgreSQL before 15", str(log))
 
     def test_history_files_are_fetched(self) -> None:
-        """The histories of all timelines that the server descends from are stored."""
+        """The histories of all timelines that the server descends from are stored. (L7)"""
         self.server(3, "0/712345")
         self.assertEqual(self.start().position, at(3, "0/700000"))
         self.assertEqual(self.sink.history_files, {2: HISTORY_2, 3: HISTORY_3})
@@ -230,7 +230,10 @@ class HeldTests(StartCase):
         self.assertEqual(self.start().position, at(1, "0/400000"))
 
     def test_server_is_behind(self) -> None:
-        """A server that has less, even in the same segment, is refused; both ends are named."""
+        """A server that has less, even in the same segment, is refused; both ends are named.
+
+        Of the loss catalogue: L10.
+        """
         self.hold(1, "0/300000", "0/412345")
         self.server(1, "0/412344")
         error = self.error(self.starting())
@@ -394,7 +397,7 @@ class CheckDescentTests(SynchronousTestCase):
             check_descent(held, at(3, "0/700000"), self.history)
 
     def test_does_not_continue(self) -> None:
-        """One byte more, or another timeline, and it is not."""
+        """One byte more, or another timeline, and it is not. (L10)"""
         for held, error in (
             (at(1, "0/500089"), TimelineMismatch),
             (at(2, "0/600001"), TimelineMismatch),

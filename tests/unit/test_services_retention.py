@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 from tests.unit.archives import SIZE, DirectoryCase
 from tests.unit.log_capture import capture_log
 from walstream.archive.retention import RetentionPolicy
+from walstream.errors import ArchiveLost
 from walstream.services.retention import INTERVAL, Retention
 from walstream.testing.disk import ManualLane
 
@@ -25,7 +26,10 @@ class RetentionTests(DirectoryCase):
         self.clock = Clock()
         self.lane = ManualLane()
         self.log = capture_log(self)
-        self.retention = Retention(self.paths, POLICY, self.lane, self.clock, lambda: 0.0)
+        self.lost = False
+        self.retention = Retention(
+            self.paths, POLICY, self.lane, self.clock, lambda: 0.0, assure=self.assure
+        )
         self.successResultOf(self.retention.open())
 
     def test_now_and_then(self) -> None:
@@ -38,6 +42,21 @@ class RetentionTests(DirectoryCase):
         self.clock.advance(INTERVAL)
         self.assertEqual(self.names(), [self.name(7), self.name(8)])
         self.assertIn("removed 3 old segment files", self.log[0])
+
+    def assure(self) -> None:
+        """Whether this is the archive that is being filled."""
+        if self.lost:
+            raise ArchiveLost("the archive is gone")
+
+    def test_another_archive_in_its_place(self) -> None:
+        """What is not ours is not removed."""
+        self.lost = True
+        self.clock.pump([INTERVAL] * 2)
+        self.assertEqual(len(self.names()), 5)
+        self.assertEqual(sum("is gone" in text for text in self.log), 1)
+        self.lost = False
+        self.clock.advance(INTERVAL)
+        self.assertEqual(len(self.names()), 2)
 
     def test_never_two_at_once(self) -> None:
         """A slow one is waited for."""

@@ -27,7 +27,7 @@ class VerdictTests(SynchronousTestCase):
     """What becomes of each error."""
 
     def test_table(self) -> None:
-        """Errors that would only happen again are given up on, all others are not."""
+        """Errors that would only happen again are given up on, all others are not. (L18)"""
         for error, expected in (
             (WrongSystem("x"), Verdict.GIVE_UP),
             (ArchiveError("x"), Verdict.GIVE_UP),

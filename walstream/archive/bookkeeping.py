@@ -75,7 +75,7 @@ class Bookkeeping:
     ) -> None:
         """Keep no books yet.
 
-        :param assure: `Hold.assure`.
+        :param assure: `Tenure.assure`.
         """
         self.ledger: Ledger | None = None
         self.behind_gap: WALPosition | None = None

@@ -98,7 +98,7 @@ class ArchiveSink:
             await self._let_go()
 
     def assure(self) -> None:
-        """Prove that the archive still is where it was, and ours; see `Hold.assure`."""
+        """Prove that the archive still is where it was, and ours; see `Tenure.assure`."""
         self._tenure.assure()
 
     # IWALSink
@@ -232,6 +232,8 @@ class ArchiveSink:
             if found.torn is not None:
                 # It is received again into another file: see `SegmentSupply`.
                 self._suspect = found.durable.timeline
+                if self._supply is not None:
+                    self._supply.suspect = self._suspect
         self._books.found(found)
         self._provider.gaps = self._books.gaps
         if found.end is not None:

@@ -51,4 +51,6 @@ class ArchiveCare:
             )
         if self.retention:
             lane = ThreadLane(reactor, "walstream-prune")
-            yield Retention(paths, self.retention, lane, reactor, time.time)
+            yield Retention(
+                paths, self.retention, lane, reactor, time.time, assure=directory.assure
+            )

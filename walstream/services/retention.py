@@ -30,6 +30,7 @@ class Retention:
 
     :param lane: a thread of its own; closed with it.
     :param now: the time of the files, in seconds since 1970.
+    :param assure: proves that the archive still is ours, or raises `ArchiveLost`.
     """
 
     _log = Logger()
@@ -41,11 +42,14 @@ class Retention:
         lane: Lane,
         clock: IReactorTime,
         now: Callable[[], float],
+        *,
+        assure: Callable[[], None],
     ) -> None:
         self._paths = paths
         self._policy = policy
         self._lane = lane
         self._now = now
+        self._assure = assure
         self._last_words = ""
         self._look_again = LoopingCall(self._look)
         self._look_again.clock = clock
@@ -64,9 +68,13 @@ class Retention:
         return self._lane.close()
 
     def _look(self) -> Deferred[None]:
-        job = partial(prune, FileSystem(), self._paths, self._policy, self._now())
+        job = partial(self._prune, self._now())
         # A LoopingCall waits for it, so there is never a second one.
         return self._lane.run(job).addCallbacks(self._pruned, self._failed)
+
+    def _prune(self, now: float) -> Plan:
+        self._assure()
+        return prune(FileSystem(), self._paths, self._policy, now)
 
     def _pruned(self, plan: Plan) -> None:
         self._last_words = ""

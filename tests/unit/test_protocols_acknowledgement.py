@@ -317,6 +317,143 @@ class SynchronousTests(AcknowledgementCase):
         self.assertEqual(self.failures, [])
 
 
+class LazyTests(AcknowledgementCase):
+    """Without ``--synchronous``: durable and reported within a second."""
+
+    def test_within_a_second(self) -> None:
+        """What came is flushed a second after its first byte came, and then reported."""
+        self.begin(reports_flush=True)
+        self.pass_time(3)
+        self.receive(100)
+        self.clock.advance(0.9)
+        self.receive(100)
+        self.assertFalse(self.sink.needs_flush)
+        self.clock.advance(0.1)
+        self.assertTrue(self.sink.needs_flush)
+        self.sink.complete_flush()
+        self.assertEqual(self.positions[-1], (200, 200))
+        self.assertEqual(self.times[-1], 4)
+
+    def test_again(self) -> None:
+        """What comes later has a second of its own, also while a flush is under way."""
+        self.begin(interval=0, reports_flush=True)
+        self.receive(100)
+        self.pass_time(1)
+        self.receive(100)
+        self.pass_time(3)
+        self.assertEqual(self.positions, [(0, 0)])
+        self.sink.complete_flush()
+        self.assertEqual(self.positions[-1], (200, 100))
+        self.pass_time(1)
+        self.sink.complete_flush()
+        self.assertEqual(self.positions[-1], (200, 200))
+        self.pass_time(100)
+        self.assertFalse(self.sink.needs_flush)
+
+    def test_what_is_durable_by_itself(self) -> None:
+        """A segment that was finished meanwhile is reported within the second too."""
+        self.begin(interval=0, reports_flush=True)
+        self.receive(100)
+        self.sink.complete_flush()
+        self.pass_time(1)
+        self.assertEqual(self.positions, [(0, 0), (100, 100)])
+        self.assertFalse(self.sink.needs_flush)
+
+    def test_not_without_need(self) -> None:
+        """Who does not report a flush position need not flush."""
+        self.begin(interval=0)
+        self.receive(100)
+        self.pass_time(10)
+        self.assertFalse(self.sink.needs_flush)
+
+    def test_becomes_synchronous(self) -> None:
+        """From one moment to the next it is as with ``--synchronous``, and back."""
+        self.begin(interval=0, reports_flush=True)
+        self.receive(100)
+        self.acknowledgement.be_synchronous(True)
+        self.sink.complete_flush()
+        self.assertEqual(self.positions[-1], (100, 100))
+        self.receive(100)
+        self.sink.complete_flush()
+        self.assertEqual(self.positions[-1], (200, 200))
+        self.acknowledgement.be_synchronous(False)
+        self.receive(100)
+        self.assertFalse(self.sink.needs_flush)
+        self.pass_time(1)
+        self.assertTrue(self.sink.needs_flush)
+
+    def test_applied(self) -> None:
+        """What is durable is reported as applied, if anything is."""
+        self.begin(reports_flush=True, reports_apply=True)
+        self.receive(100)
+        self.pass_time(1)
+        self.sink.complete_flush()
+        self.assertEqual(self.sent[-1][1].apply, START + 100)
+
+
+class RepeatTests(AcknowledgementCase):
+    """A report that the server may have read too early to let a commit go for it."""
+
+    def catch_up(self, size: int) -> None:
+        """The stream brings the last WAL that the server has."""
+        self.sink.write(self.sink.written, memoryview(bytes(size)))
+        self.acknowledgement.batch_over(self.sink.written)
+
+    def asked(self) -> list[bool]:
+        """Which of the reports asked for a reply."""
+        return [status.reply_requested for _, status in self.sent]
+
+    def test_caught_up(self) -> None:
+        """The first flush after all WAL has come is reported, and again when that was seen."""
+        self.begin(synchronous=True)
+        self.acknowledgement.batch_over(0)
+        self.receive(50)
+        self.sink.complete_flush()
+        self.catch_up(50)
+        self.assertEqual(self.asked(), [False, False])
+        self.sink.complete_flush()
+        self.acknowledgement.replied()
+        self.acknowledgement.replied()
+        self.assertEqual(self.asked(), [False, False, True, False])
+        self.assertEqual(self.positions[-2:], [(100, 100)] * 2)
+        self.catch_up(50)
+        self.sink.complete_flush()
+        self.assertEqual(self.asked()[-1], False)
+
+    def test_all_is_durable_already(self) -> None:
+        """After a reconnect what comes again is reported when it has come."""
+        self.begin(synchronous=True)
+        self.receive(100)
+        self.sink.complete_flush()
+        self.acknowledgement.stop()
+        self.successResultOf(self.sink.finish())
+        self.successResultOf(self.sink.begin(1, START))
+        self.sent.clear()
+        self.begin(synchronous=True)
+        self.catch_up(100)
+        self.acknowledgement.replied()
+        self.assertEqual(self.asked(), [False, True, False])
+        self.assertEqual(self.positions, [(100, 100)] * 3)
+
+    def test_nothing_will_come(self) -> None:
+        """If all is durable at the start, the first report is the one to repeat."""
+        self.receive_before(100)
+        self.begin(synchronous=True)
+        self.acknowledgement.replied()
+        self.assertEqual(self.asked(), [True, False])
+
+    def receive_before(self, size: int) -> None:
+        self.sink.write(self.sink.written, memoryview(bytes(size)))
+        self.sink.complete_flush()
+
+    def test_not_without_need(self) -> None:
+        """Without a flush position there is nothing to repeat."""
+        self.begin()
+        self.catch_up(100)
+        self.acknowledgement.replied()
+        self.assertEqual(self.asked(), [False])
+
+
 class PauseTests(AcknowledgementCase):
     """The sink makes us wait."""
 

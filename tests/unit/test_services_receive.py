@@ -224,6 +224,26 @@ class ReconnectTests(ReceiveCase):
         self.pass_time(0.15)
         self.assertEqual(len(self.network.asked), before + 1)
 
+    def test_cut_off(self) -> None:
+        """When a stream that lasted a second is cut off, the next attempt comes at once."""
+        self.start()
+        for number in range(2, 6):
+            server = self.stream()
+            self.pass_time(1.2)
+            server.lose()
+            self.clock.advance(0)
+            self.assertEqual(len(self.network.asked), number)
+
+    def test_own_fault(self) -> None:
+        """A sink that fails is not tried again at once, however long the stream was."""
+        self.start()
+        server = self.stream()
+        self.pass_time(2)
+        self.sink.fail("no space left on device")
+        server.transport.turn()
+        self.clock.advance(0.04)
+        self.assertEqual(len(self.network.asked), 1)
+
     def test_stream_that_breaks_off_at_once(self) -> None:
         """A server that lets us in only to break off is not asked ten times a second."""
         self.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorTime
@@ -14,7 +14,6 @@ from zope.interface import implementer
 from walstream.errors import (
     Disconnected,
     NotSynchronous,
-    ProtocolViolation,
     ServerError,
     SinkFailed,
     WalstreamError,
@@ -22,33 +21,29 @@ from walstream.errors import (
 from walstream.formats.lsn import LSN
 from walstream.interfaces import IWALSink, WALPosition
 from walstream.protocols.acknowledgement import Acknowledgement, AcknowledgementSettings
-from walstream.protocols.client import ReplicationClient
-from walstream.protocols.direct import DirectReader, direct_connection
 from walstream.protocols.gap import cross_gap, is_removed
 from walstream.protocols.login import Login
 from walstream.protocols.phases import ReceiverPhase
 from walstream.protocols.questions import Answer, Questions, next_timeline
 from walstream.protocols.receiver_settings import Dialect, ReceiverSettings, StreamEnd
-from walstream.protocols.silence import SilenceWatch
 from walstream.protocols.start import StreamStart, follow_timeline, start_2009, start_modern
 from walstream.protocols.status_line import StatusLine
+from walstream.protocols.stream_client import StreamClient
 from walstream.protocols.synchronous import StandbyDemands, SynchronousDuty, ask_demands
 from walstream.wire import dialect2009, grammar, messages
 from walstream.wire.copydata import parse_keepalive
 from walstream.wire.frames import Frame
-from walstream.wire.stream import StreamReader, WALPayload
+from walstream.wire.stream import StreamReader
 
 __all__ = ["Dialect", "ReceiverSettings", "StreamEnd", "WALReceiver"]
 
-
-T = TypeVar("T")
 
 # What a stream is closed with: the server's answer, or its error.
 _Closing = Deferred[Answer | Exception]
 
 
 @implementer(IPushProducer)
-class WALReceiver(ReplicationClient):
+class WALReceiver(StreamClient):
     """Receives WAL over one connection and gives it to a sink.
 
     It is the sink's push producer: a sink that can't take more pauses it, it pauses the
@@ -69,27 +64,20 @@ class WALReceiver(ReplicationClient):
         clock: IReactorTime,
         duty: SynchronousDuty | None = None,
     ) -> None:
-        super().__init__(login)
+        super().__init__(login, settings.dialect, clock, settings.receive_timeout)
         self.finished: Deferred[StreamEnd] = Deferred()
         self._sink = sink
         self._settings = settings
         self._clock = clock
         self._duty = SynchronousDuty(settings) if duty is None else duty
-        self._modern = settings.dialect is Dialect.MODERN
         self._streaming: Deferred[None] | None = None
         self._has_streamed = False
         self._stop_requested = False
-        self._direct: DirectReader | None = None
-        self._stream: StreamReader | None = None
         self._stream_over: Deferred[StreamEnd | None] | None = None
         # What becomes of the WAL that comes, if it is not for the sink.
         self._take: Callable[[int, memoryview], None] | None = None
         self._acknowledgement: Acknowledgement | None = None
         self._reading_paused = False
-        # For as long as something is asked; in a stream the acknowledgement has its own.
-        self._silence = SilenceWatch(
-            clock, settings.receive_timeout, lambda: None, self._server_is_silent
-        )
         self._gone: Deferred[None] = Deferred()
 
     # What a service asks for.
@@ -118,8 +106,7 @@ class WALReceiver(ReplicationClient):
             self._end_stream(StreamEnd.STOPPED)
         elif self.phase is not ReceiverPhase.STOPPING:
             self.close(Disconnected("stopped before a stream had begun"))
-        waiter: Deferred[None] = Deferred()
-        self._gone.chainDeferred(waiter)
+        self._gone.chainDeferred(waiter := Deferred[None]())
         return waiter
 
     def learn(self, demands: StandbyDemands) -> None:
@@ -173,7 +160,7 @@ class WALReceiver(ReplicationClient):
 
     async def _converse(self) -> StreamEnd:
         await self.logged_in()
-        questions = Questions(self._ask, self.parameters)
+        questions = Questions(self.ask, self.parameters)
         start = await self._find_start(questions)
         position = start.position
         while True:
@@ -222,7 +209,7 @@ class WALReceiver(ReplicationClient):
             if answer.streams:
                 closing = self.expect_answer().addErrback(_error_of)
                 over = self._stream_over = Deferred()
-                await self._close_stream(await self._in_time(over), closing)
+                await self._close_stream(await self.in_time(over), closing)
         except ServerError as error:
             if is_removed(error):
                 return False
@@ -264,31 +251,15 @@ class WALReceiver(ReplicationClient):
         return next_timeline(answer)
 
     def _live_up_to(self, demands: StandbyDemands | None) -> None:
-        # The server may know us by another name than the one that we gave.
+        # The server may know us by another name than ours.
         name = self.parameters.get("application_name", self._login.application_name)
         self._duty.learn(demands, name)
-
-    def _ask(self, text: str) -> Deferred[Answer]:
-        return self._in_time(self.query(text))
-
-    def _in_time(self, answer: Deferred[T]) -> Deferred[T]:
-        """Give a server up that says nothing for too long while *answer* is outstanding."""
-        self._silence.start()
-
-        def over(result: Any) -> Any:
-            self._silence.stop()
-            return result
-
-        return answer.addBoth(over)
-
-    def _server_is_silent(self) -> None:
-        self.abort(Disconnected("the server has been silent for too long"))
 
     def _ask_for_stream(self, position: WALPosition, slot: str | None) -> Deferred[Answer]:
         if self._modern:
             command = grammar.StartReplication(position.lsn, position.timeline, slot)
-            return self._ask(command.text())
-        return self._ask(dialect2009.StartReplication2009(position.lsn).text())
+            return self.ask(command.text())
+        return self.ask(dialect2009.StartReplication2009(position.lsn).text())
 
     async def _until_over(self, sender_timeout: float) -> tuple[StreamEnd | None, _Closing]:
         """Take WAL until the stream is over, by whoever's wish; and what it will be closed with."""
@@ -318,7 +289,7 @@ class WALReceiver(ReplicationClient):
             if self._acknowledgement is not None:
                 self._acknowledgement.report()
             self.send(messages.copy_done())
-        answer = await self._in_time(closing)
+        answer = await self.in_time(closing)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -341,7 +312,7 @@ class WALReceiver(ReplicationClient):
                 reports_flush=duty.reports_flush,
                 reports_apply=duty.reports_apply,
             ),
-            self._server_is_silent,
+            self.server_is_silent,
             lambda failure: self.abort(SinkFailed(failure.getErrorMessage())),
             synchronous=duty.is_synchronous,
         )
@@ -366,58 +337,15 @@ class WALReceiver(ReplicationClient):
 
     # The stream.
 
-    def receive(self, data: memoryview) -> None:
-        """Take what the server sent, from any buffer: nothing of it is kept after the call."""
-        if self._stream is None:
-            self._silence.heard()
-            super().receive(data)
-            return
+    def received(self) -> None:
+        """Bytes of a stream have arrived."""
         if self._acknowledgement is not None:
             self._acknowledgement.received()
-        try:
-            self._take_stream(self._stream, data)
-        except WalstreamError as error:
-            self.abort(error)
+        else:
+            self._silence.heard()
 
-    def reads_frames(self) -> bool:
-        """In a stream, messages are cut by a reader that keeps no WAL."""
-        return super().reads_frames() and self._stream is None
-
-    def handle(self, frame: Frame) -> None:
-        """Handle one message, in a stream or outside."""
-        was_streaming = self._stream is not None
-        if chr(frame.kind) in "WH":
-            self._enter_stream(frame)
-        super().handle(frame)
-        if was_streaming:
-            self._handle_in_stream(frame)
-
-    def take_frames(self) -> None:
-        """Handle whole messages; what follows the beginning of a stream belongs to it."""
-        super().take_frames()
-        if self._stream is not None and (rest := self._reader.take_rest()):
-            self._take_stream(self._stream, memoryview(rest))
-
-    def _enter_stream(self, frame: Frame) -> None:
-        if (chr(frame.kind) == "W") is not self._modern:
-            raise ProtocolViolation(
-                "the server answers in the other dialect: "
-                f"{'CopyOutResponse' if self._modern else 'CopyBothResponse'}"
-            )
-        self._stream = StreamReader(WALPayload.MODERN if self._modern else WALPayload.DESIGN_2009)
-        if (connection := direct_connection(self.transport)) is not None:
-            self._direct = DirectReader(connection, self.receive)
-
-    def _leave_stream(self, stream: StreamReader) -> None:
-        """The server has ended the stream: what follows is messages again."""
-        self._stream = None
-        if self._direct is not None:
-            self._direct.detach()
-            self._direct = None
-        self._reader.feed(stream.take_rest())
-        self.take_frames()
-
-    def _take_stream(self, stream: StreamReader, data: memoryview) -> None:
+    def take_stream(self, stream: StreamReader, data: memoryview) -> None:
+        """Give WAL to the sink, and handle everything else."""
         take = self._take or self._sink.write
         for event in stream.events(data):
             if self.phase is ReceiverPhase.CLOSED:
@@ -425,7 +353,7 @@ class WALReceiver(ReplicationClient):
             if isinstance(event, Frame):
                 self.handle(event)
                 if self.phase not in (ReceiverPhase.STREAMING, ReceiverPhase.STOPPING):
-                    self._leave_stream(stream)
+                    self.leave_stream(stream)
                     return
             elif self.phase is ReceiverPhase.STREAMING:
                 take(*event)
@@ -435,7 +363,8 @@ class WALReceiver(ReplicationClient):
         if end is not None and self._sink.written > end:
             self._end_stream(StreamEnd.END_POSITION)
 
-    def _handle_in_stream(self, frame: Frame) -> None:
+    def handle_in_stream(self, frame: Frame) -> None:
+        """Do what a message in a stream asks for, or means."""
         match chr(frame.kind):
             case "d":
                 keepalive = parse_keepalive(frame.body)
@@ -467,6 +396,5 @@ class WALReceiver(ReplicationClient):
                 deferred.errback(reason)
 
 
-def _error_of(failure: Failure) -> Exception:
-    assert isinstance(failure.value, Exception)
+def _error_of(failure: Failure) -> Any:
     return failure.value

@@ -66,6 +66,8 @@ class ReceiverSettings:
     :ivar on_synchronous: what to do without *synchronous* where ``synchronous_standby_names``
         names us (``--on-synchronous``).
     :ivar report_apply: which apply position to report (``--report-apply``).
+    :ivar synchronous_check: seconds between two looks, over a second connection, whether that has
+        changed meanwhile (``--synchronous-check``); 0: never. A service makes them.
     :ivar wall_clock: the time of day for status updates; the reactor's unless told otherwise.
     """
 
@@ -80,4 +82,5 @@ class ReceiverSettings:
     receive_timeout: float = 60.0
     on_synchronous: OnSynchronous = OnSynchronous.SWITCH
     report_apply: ReportApply = ReportApply.FLUSH
+    synchronous_check: float = 5.0
     wall_clock: Callable[[], float] | None = None

@@ -26,6 +26,7 @@ from walstream.services.hub import HubService, Storage
 from walstream.services.receive import ReceiverService
 from walstream.services.send import SenderService
 from walstream.services.slot import SlotAction, SlotService
+from walstream.services.synchronous_watch import StandbyInquiry
 from walstream.upstream import Upstream
 
 __all__ = ["hub", "receive", "send", "slot"]
@@ -55,6 +56,7 @@ def receive(
         directory,
         settings,
         reactor,
+        inquiry=StandbyInquiry(reactor, upstream),
         retry=retry,
         verbose=verbose,
     )
@@ -104,7 +106,12 @@ def hub(
     directory = care.directory(reactor, archive)
     slots = _slots(reactor, archive)
     receiver = ReceiverService(
-        UpstreamEndpoint(reactor, upstream), directory, settings, reactor, verbose=verbose
+        UpstreamEndpoint(reactor, upstream),
+        directory,
+        settings,
+        reactor,
+        inquiry=StandbyInquiry(reactor, upstream),
+        verbose=verbose,
     )
     sender = _sender(reactor, directory, slots, listen, sender_settings)
     storage: list[Storage] = [directory.storage, slots, *care.caretakers(reactor, directory)]

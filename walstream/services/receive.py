@@ -14,7 +14,6 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import (
     IAddress,
-    IProtocol,
     IReactorTime,
     IStreamClientEndpoint,
 )
@@ -23,13 +22,21 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from walstream.errors import ArchiveError, Disconnected, SinkFailed, WalstreamError
+from walstream.errors import (
+    ArchiveError,
+    Disconnected,
+    ServerError,
+    SinkFailed,
+    WalstreamError,
+)
 from walstream.interfaces import IWALSink
-from walstream.protocols.receiver import ReceiverSettings, StreamEnd, WALReceiver
+from walstream.protocols.receiver import Dialect, ReceiverSettings, StreamEnd, WALReceiver
+from walstream.protocols.synchronous import SynchronousDuty
 from walstream.services.endpoint import UpstreamAddress
 from walstream.services.outcome import Outcome
 from walstream.services.retry import Backoff, Repetition, Verdict, verdict
 from walstream.services.segment_log import SegmentLog
+from walstream.services.synchronous_watch import Inquiry, SynchronousWatch
 
 __all__ = ["ReceiverService"]
 
@@ -44,6 +51,8 @@ class ReceiverService(Service):
 
     :param endpoint: an `UpstreamEndpoint`, or another whose addresses are `UpstreamAddress`es.
     :param sink: where the WAL goes; open, and neither opened nor closed here.
+    :param inquiry: asks the server, while it streams, what it demands of its standbys; None: it
+        is asked at each connect only.
     :param retry: whether to connect again after an error (without: ``--no-loop``).
     :param grace: seconds that a stop in order may take before the connection is cut.
     :param verbose: log each finished segment.
@@ -58,6 +67,7 @@ class ReceiverService(Service):
         settings: ReceiverSettings,
         clock: IReactorTime,
         *,
+        inquiry: Inquiry | None = None,
         retry: bool = True,
         backoff: Backoff | None = None,
         grace: float = 10.0,
@@ -67,6 +77,10 @@ class ReceiverService(Service):
         self._sink = sink
         self._settings = settings
         self._clock = clock
+        self._duty = SynchronousDuty(settings)
+        self._watch: SynchronousWatch | None = None
+        if inquiry is not None and settings.dialect is Dialect.MODERN:
+            self._watch = SynchronousWatch(inquiry, clock, settings.synchronous_check)
         self._retry = retry
         self._backoff = Backoff() if backoff is None else backoff
         self._repetition = Repetition(clock)
@@ -130,10 +144,12 @@ class ReceiverService(Service):
                 if self._stopping and not isinstance(error, SinkFailed | ArchiveError):
                     self._log.warn("the stream did not end in order: {reason}", reason=str(error))
                     return StreamEnd.STOPPED
-                if self._connection_was_good():
+                if self._streamed_for(self._backoff.longest):
                     failures = 0
                     self._repetition.is_over()
                 seconds = self._backoff.delay(failures)
+                if self._was_cut_off(error):
+                    seconds = 0.0  # commits may be waiting for us
                 self._judge(error, seconds)
             failures += 1
             try:
@@ -144,36 +160,46 @@ class ReceiverService(Service):
     async def _receive(self) -> StreamEnd:
         """Over one connection, until it is over."""
         self._streaming_since = None
-        receiver = await self._connect()
+        receiver, address = await self._connect()
         self._receiver = receiver
         try:
-            receiver.streaming().addCallbacks(self._note_streaming, lambda _: None)
+            streaming = receiver.streaming()
+            streaming.addCallbacks(self._note_streaming, lambda _: None, (receiver, address))
             return await receiver.finished
         finally:
+            if self._watch is not None:
+                self._watch.stop()
             await self._close(receiver, _LAST_BYTES)
             self._receiver = None
 
-    async def _connect(self) -> WALReceiver:
-        factory = _ReceiverFactory(self._sink, self._settings, self._clock)
-        connected: IProtocol | None = None
+    async def _connect(self) -> tuple[WALReceiver, UpstreamAddress]:
+        factory = _ReceiverFactory(self._sink, self._settings, self._clock, self._duty)
+        connected: WALReceiver | None = None
         try:
-            connected = await self._endpoint.connect(factory)
-            return cast(WALReceiver, connected)
+            connected = cast(WALReceiver, await self._endpoint.connect(factory))
+            return connected, factory.built[connected]
         finally:
             for receiver in factory.built:
                 if receiver is not connected:
                     # The endpoint has told why that host would not do.
                     receiver.finished.addErrback(lambda _: None)
 
-    def _note_streaming(self, _: None) -> None:
+    def _note_streaming(self, _: None, receiver: WALReceiver, address: UpstreamAddress) -> None:
         self._streaming_since = self._clock.seconds()
+        if self._watch is not None and self._duty.depends_on_demands:
+            self._watch.start(address.host, receiver.learn)
 
-    def _connection_was_good(self) -> bool:
+    def _streamed_for(self, seconds: float) -> bool:
         """Whether there was a stream that lasted: a server that breaks off each one at once,
         since it has not the WAL, say, must not be asked ten times a second.
         """
         since = self._streaming_since
-        return since is not None and self._clock.seconds() - since >= self._backoff.longest
+        return since is not None and self._clock.seconds() - since >= seconds
+
+    def _was_cut_off(self, error: Exception) -> bool:
+        """Whether a good connection has ended, and not by our own fault."""
+        is_theirs = isinstance(error, Disconnected | ServerError)
+        return is_theirs and self._streamed_for(self._backoff.settled)
 
     def _judge(self, error: Exception, seconds: float) -> None:
         """Say what happened, and raise *error* again if that was the end."""
@@ -201,16 +227,23 @@ class _ReceiverFactory(Factory):
 
     noisy = False
 
-    def __init__(self, sink: IWALSink, settings: ReceiverSettings, clock: IReactorTime) -> None:
-        self.built: list[WALReceiver] = []
+    def __init__(
+        self,
+        sink: IWALSink,
+        settings: ReceiverSettings,
+        clock: IReactorTime,
+        duty: SynchronousDuty,
+    ) -> None:
+        self.built: dict[WALReceiver, UpstreamAddress] = {}
         self._sink = sink
         self._settings = settings
         self._clock = clock
+        self._duty = duty
 
     def buildProtocol(self, addr: IAddress | None) -> WALReceiver:
         address: object = addr
         if not isinstance(address, UpstreamAddress):
             raise TypeError(f"a receiver needs to know its login: {addr!r} is no UpstreamAddress")
-        receiver = WALReceiver(self._sink, address.login, self._settings, self._clock)
-        self.built.append(receiver)
+        receiver = WALReceiver(self._sink, address.login, self._settings, self._clock, self._duty)
+        self.built[receiver] = address
         return receiver

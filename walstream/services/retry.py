@@ -99,12 +99,18 @@ class Repetition:
 class Backoff:
     """How long to wait between attempts: twice as long each time, up to a limit.
 
-    :ivar first: seconds before the first retry.
-    :ivar longest: seconds before any retry, at most.
+    When a stream that lasted is cut off, the first retry comes at once, and these are for those
+    that follow.
+
+    :ivar first: seconds before the first retry that waits.
+    :ivar longest: seconds before any retry, at most; a stream that lasted so long makes good for
+        the failures before it.
+    :ivar settled: seconds after which a stream is taken to last.
     """
 
     first: float = 0.1
     longest: float = 5.0
+    settled: float = 1.0
 
     def delay(self, failures: int, chance: Callable[[], float] = random.random) -> float:
         """Seconds to wait after one more failure than *failures*.

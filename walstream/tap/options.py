@@ -9,10 +9,11 @@ from twisted.python import usage
 from walstream.tap.archive_groups import ArchiveOptions, CareOptions
 from walstream.tap.group import CommandOptions
 from walstream.tap.peer_groups import ListenOptions, UpstreamOptions
-from walstream.tap.values import seconds, whole_number
+from walstream.tap.values import one_of, seconds, whole_number
 
 if TYPE_CHECKING:
     from walstream.formats.lsn import LSN
+    from walstream.protocols.receiver_settings import OnSynchronous
 
 __all__ = ["DemoOptions", "HubOptions", "Options", "ReceiveOptions", "SendOptions"]
 
@@ -22,7 +23,16 @@ class ReceiveOptions(UpstreamOptions, CareOptions):
 
     synopsis = "--upstream=CONNINFO --archive=DIR [options]"
     longdesc = "Receive WAL from a PostgreSQL server into an archive, as pg_receivewal does."
-    optParameters = [["endpos", "E", None, "Stop once WAL up to this position was received."]]
+    optParameters = [
+        ["endpos", "E", None, "Stop once WAL up to this position was received."],
+        [
+            "on-synchronous",
+            None,
+            "switch",
+            "Without --synchronous, where the server's synchronous_standby_names names us: switch "
+            "to being synchronous, or refuse, that is, end.",
+        ],
+    ]
     optFlags = [
         ["synchronous", None, "Make WAL durable, and report it, as it comes."],
         ["no-loop", "n", "End when the connection is lost, instead of connecting again."],
@@ -50,6 +60,12 @@ class ReceiveOptions(UpstreamOptions, CareOptions):
     def is_synchronous(self) -> bool:
         """As told."""
         return bool(self["synchronous"])
+
+    def on_synchronous(self) -> OnSynchronous:
+        """As told."""
+        from walstream.protocols.receiver_settings import OnSynchronous
+
+        return self.checked("on-synchronous", one_of(OnSynchronous)) or OnSynchronous.SWITCH
 
     def end_position(self) -> LSN | None:
         """As told."""

@@ -14,6 +14,7 @@ from walstream.tap.values import one_of, seconds, slot_name, whole_number
 if TYPE_CHECKING:
     from walstream.formats.lsn import LSN
     from walstream.protocols.receiver import ReceiverSettings
+    from walstream.protocols.receiver_settings import OnSynchronous
     from walstream.upstream import Upstream
 
 __all__ = ["ListenOptions", "UpstreamOptions"]
@@ -35,6 +36,20 @@ class UpstreamOptions(CommandOptions):
         ],
         ["slot", "S", None, "The replication slot to stream from."],
         ["status-interval", "s", "10", "Seconds between status updates; 0: only when asked."],
+        [
+            "report-apply",
+            None,
+            "flush",
+            "What to report as applied, since nothing is: flush, or none. With none, a commit with "
+            "synchronous_commit=remote_apply that waits for us waits for ever.",
+        ],
+        [
+            "synchronous-check",
+            None,
+            "5",
+            "Seconds between two looks, over a second connection, at the server's "
+            "synchronous_standby_names, when that matters; 0: at each connect only.",
+        ],
         ["startpos", None, None, "Where to start if the archive is empty, such as 0/3000000."],
         [
             "accept-gap",
@@ -74,6 +89,7 @@ class UpstreamOptions(CommandOptions):
         from walstream.formats.lsn import LSN
         from walstream.formats.segments import DEFAULT_SEGMENT_SIZE, SegmentSize
         from walstream.protocols.receiver import Dialect, ReceiverSettings
+        from walstream.protocols.receiver_settings import ReportApply
 
         dialect = self.checked("dialect", one_of(Dialect)) or Dialect.MODERN
         size = self.checked("wal-segsize", lambda text: SegmentSize(whole_number(text) << 20))
@@ -92,6 +108,9 @@ class UpstreamOptions(CommandOptions):
                 "behind the gap: use --dialect=modern"
             )
         return ReceiverSettings(
+            on_synchronous=self.on_synchronous(),
+            report_apply=self.checked("report-apply", one_of(ReportApply)) or ReportApply.FLUSH,
+            synchronous_check=self.checked("synchronous-check", seconds) or 0.0,
             slot=self.checked("slot", slot_name),
             synchronous=self.is_synchronous(),
             status_interval=float(self.checked("status-interval", whole_number) or 0),
@@ -106,6 +125,12 @@ class UpstreamOptions(CommandOptions):
     def is_synchronous(self) -> bool:
         """Whether WAL is made durable as it comes. A hub serves what is durable, so it must be."""
         return True
+
+    def on_synchronous(self) -> OnSynchronous:
+        """What to do where commits wait for us: a hub is synchronous anyway."""
+        from walstream.protocols.receiver_settings import OnSynchronous
+
+        return OnSynchronous.SWITCH
 
     def end_position(self) -> LSN | None:
         """Where to stop; a hub goes on for ever."""

@@ -34,13 +34,15 @@ class Run(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Segments that are missing.
+    """A run of segments that are missing.
 
     :ivar accepted: when the operator accepted that, in ISO 8601; None if it was not.
     """
 
-    run: Run
-    accepted: str | None
+    timeline: int
+    first: int
+    last: int
+    accepted: str | None = None
 
 
 class Reach(NamedTuple):
@@ -118,7 +120,7 @@ def find_gaps(found: Inventory) -> list[Gap]:
         missing.update(_missing_on_line(line_of(history, found.size), runs, found, beginning))
     accepted = found.ledger.gaps if found.ledger is not None else ()
     gaps = [gap for run in missing for gap in _split(run, accepted, found.size)]
-    return sorted(gaps, key=lambda gap: gap.run)
+    return sorted(gaps, key=lambda gap: gap[:3])
 
 
 def _missing_on_line(
@@ -168,9 +170,9 @@ def _split(run: Run, accepted: Iterable[AcceptedGap], size: SegmentSize) -> Iter
                 continue
             rest.remove(part)
             rest += _missing(run.timeline, part.first, part.last + 1, [inside])
-            yield Gap(inside, gap.accepted)
+            yield Gap(*inside, gap.accepted)
     for part in rest:
-        yield Gap(part, None)
+        yield Gap(*part)
 
 
 def _missing(timeline: int, first: int, end: int, held: Iterable[Run]) -> Iterator[Run]:

@@ -123,7 +123,7 @@ def _range(run: Run, segments: Sequence[Held], size: SegmentSize) -> Listing:
     }
 
 
-def _extent(run: Run, size: SegmentSize) -> Listing:
+def _extent(run: Run | Gap, size: SegmentSize) -> Listing:
     return {
         "first": size.name(run.timeline, run.first),
         "last": size.name(run.timeline, run.last),
@@ -134,8 +134,7 @@ def _extent(run: Run, size: SegmentSize) -> Listing:
 
 
 def _gap(gap: Gap, size: SegmentSize) -> Listing:
-    run = gap.run
-    return {"timeline": run.timeline, **_extent(run, size), "accepted": gap.accepted}
+    return {"timeline": gap.timeline, **_extent(gap, size), "accepted": gap.accepted}
 
 
 def _partial(held: Held, found: Inventory) -> Listing:

@@ -124,7 +124,7 @@ def _check_sure(paths: ArchivePaths, found: Inventory) -> SystemIdentity:
         raise RetentionRefused(
             f"{paths.root} holds nothing that tells whose WAL it is: is it an archive?"
         )
-    gaps = [gap.run for gap in find_gaps(found) if gap.accepted is None]
+    gaps = [gap for gap in find_gaps(found) if gap.accepted is None]
     if gaps:
         size = found.size
         first, last = (size.name(gaps[0].timeline, n) for n in (gaps[0].first, gaps[0].last))

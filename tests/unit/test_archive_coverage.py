@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from tests.unit.archives import IDENTITY, SIZE, DirectoryCase
 from walstream.archive.coverage import (
+    Gap,
     Run,
     current_timeline,
     find_gaps,
     missing_histories,
     runs_of,
 )
+from walstream.archive.end_mark import EndMark
 from walstream.archive.inventory import Inventory, take_inventory
+from walstream.archive.ledger import Ledger, change_ledger
 from walstream.errors import ArchiveError
 from walstream.formats.backup_history import backup_history_name
 from walstream.formats.lsn import LSN
@@ -100,9 +104,14 @@ class InventoryTests(InventoryCase):
 class GapTests(InventoryCase):
     """What is missing between the oldest and the newest."""
 
-    def gaps(self, starts: dict[int, int] | None = None) -> list[Run]:
+    def gaps(self) -> list[Run]:
         """What is missing."""
-        return find_gaps(self.inventory(), starts)
+        return [Run(*gap[:3]) for gap in find_gaps(self.inventory())]
+
+    def change_ledger(self, change: Callable[[Ledger], Ledger]) -> None:
+        """Have the ledger say something."""
+        empty = Ledger(IDENTITY.system_identifier, IDENTITY.segment_size)
+        change_ledger(self.files, self.paths, lambda ledger: change(ledger or empty))
 
     def test_none(self) -> None:
         """Whole, whatever the forms: one segment may be there in two."""
@@ -169,12 +178,40 @@ class GapTests(InventoryCase):
         self.assertEqual(self.gaps(), [])
         self.assertEqual(current_timeline(self.inventory()), 1)
 
-    def test_a_known_beginning(self) -> None:
-        """Nothing may be missing behind it; what is left before it does not matter."""
+    def test_what_was_removed(self) -> None:
+        """Is no gap; nor are leftovers of a removal that was not done to the end."""
         self.put_segments(5, 6)
-        self.assertEqual(self.gaps({1: 4}), [Run(1, 4, 4)])
         self.put_segment(2)
-        self.assertEqual(self.gaps({1: 5}), [])
+        self.assertEqual(self.gaps(), [Run(1, 3, 4)])
+        self.change_ledger(lambda ledger: ledger.removed(SIZE.start(5)))
+        self.assertEqual(self.gaps(), [])
+        (self.path / self.name(5)).unlink()
+        self.assertEqual(self.gaps(), [Run(1, 5, 5)])
+
+    def test_what_is_durable_has_to_be_there(self) -> None:
+        """Also if it is the newest that is missing."""
+        self.put_segments(5, 6)
+        os.makedirs(self.paths.own)
+        mark = EndMark(self.files, self.paths)
+        self.addCleanup(mark.close)
+        mark.write(WALPosition(1, LSN(SIZE.start(7))))
+        self.assertEqual(self.gaps(), [])
+        mark.write(WALPosition(1, LSN(SIZE.start(7) + 1)))
+        self.assertEqual(self.gaps(), [Run(1, 7, 7)])
+        self.put_segment(7, partial=True)
+        self.assertEqual(self.gaps(), [])
+
+    def test_an_accepted_gap(self) -> None:
+        """Is shown for ever after, with when; what is missing besides is another."""
+        for number in (3, 8):
+            self.put_segment(number)
+        self.put_segment(4, partial=True)
+        start, end = WALPosition(1, LSN(SIZE.start(4) + 800)), WALPosition(1, SIZE.start(7))
+        self.change_ledger(lambda ledger: ledger.gap_accepted(start, end, "2026-11-23"))
+        self.assertEqual(
+            find_gaps(self.inventory()),
+            [Gap(1, 4, 6, "2026-11-23"), Gap(1, 7, 7)],
+        )
 
     def test_missing_histories(self) -> None:
         """Without them nothing is known of the line."""

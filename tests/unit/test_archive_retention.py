@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import tarfile
 from pathlib import Path
 
-from tests.unit.archives import SIZE, DirectoryCase
+from tests.unit.archives import IDENTITY, SIZE, DirectoryCase
 from walstream.archive.backup_starts import read_backup_start
+from walstream.archive.coverage import find_gaps
+from walstream.archive.inventory import take_inventory
+from walstream.archive.ledger import Ledger, change_ledger, load_ledger
 from walstream.archive.readers import ReaderFile
 from walstream.archive.retention import Plan, RetentionPolicy, make_plan, prune
 from walstream.archive.slot_files import SlotFiles
@@ -246,6 +250,15 @@ class DoubtTests(RetentionCase):
         (self.path / self.name(6)).unlink()
         self.assertIn(f"gap, from {self.name(6)} to {self.name(6)}", self.refusal())
 
+    def test_an_accepted_gap(self) -> None:
+        """Is known."""
+        (self.path / self.name(6)).unlink()
+        start, end = WALPosition(1, SIZE.start(6)), WALPosition(1, SIZE.start(7))
+        empty = Ledger(IDENTITY.system_identifier, IDENTITY.segment_size)
+        accepted = empty.gap_accepted(start, end, "2026-11-23")
+        change_ledger(self.files, self.paths, lambda _: accepted)
+        self.assertEqual(self.first_kept(NOTHING), 9)
+
     def test_a_missing_history(self) -> None:
         """Nobody knows then where the timeline came from."""
         self.put_segment(10, timeline=2)
@@ -285,6 +298,29 @@ class RemovalTests(RetentionCase):
                 ]
             ),
         )
+
+    def test_it_is_recorded_before_anything_goes(self) -> None:
+        """Whenever it ends, what is left has no gap; and the next time it goes on."""
+        for number in (3, 4, 6):
+            self.files.fail(f"unlink {self.name(number)}", errno.EIO)
+            with self.assertRaises(OSError):
+                self.prune()
+            self.files.heal()
+            self.assertEqual(self.numbers(), list(range(number, 10)))
+            self.assertEqual(find_gaps(take_inventory(self.files, self.paths)), [])
+        ledger = load_ledger(self.files, self.paths)
+        self.assertEqual(ledger and ledger.removed_before, SIZE.start(9))
+        (self.path / self.name(7)).unlink()
+        self.assertEqual(find_gaps(take_inventory(self.files, self.paths)), [])
+        self.prune()
+        self.assertEqual(self.numbers(), [9])
+
+    def test_what_cannot_be_recorded_does_not_go(self) -> None:
+        """On a full disk, say."""
+        self.files.fail("fsync .walstream/ledger.incoming", errno.ENOSPC)
+        with self.assertRaises(OSError):
+            self.prune()
+        self.assertEqual(self.numbers(), list(range(3, 10)))
 
     def test_nothing_to_do(self) -> None:
         """Is no failure, and nothing is recorded."""

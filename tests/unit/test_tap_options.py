@@ -12,6 +12,7 @@ from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
 from walstream import __version__
+from walstream.archive.retention import RetentionPolicy
 from walstream.formats.compression import Compression, Method
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
@@ -337,6 +338,40 @@ class UpstreamOptionsTests(OptionsCase):
             ("--dialect=2009 --slot=s1", ("--slot", "--dialect=2009", "leave one of them out")),
         ):
             self.assert_refused((*needed, *words.split()), *said)
+
+
+class RetentionOptionsTests(OptionsCase):
+    """The options about what is kept."""
+
+    def test_none(self) -> None:
+        """Everything is kept."""
+        self.assertFalse(self.receive().retention)
+        self.assertFalse(self.hub().retention)
+
+    def test_policy(self) -> None:
+        """Each is a part of it; paths are made absolute."""
+        words = "--keep-age=30d --keep-size=500GB --keep-from=readers --keep-backups=2"
+        policy = self.hub(*words.split(), "--keep-backup=/a", "--keep-backup", "b").retention
+        self.assertEqual(
+            policy,
+            RetentionPolicy(
+                keep_age=30 * 86400,
+                keep_size=500 << 30,
+                keep_from="readers",
+                keep_backups=2,
+                keep_backup=("/a", os.path.abspath("b")),
+            ),
+        )
+
+    def test_faulty_values(self) -> None:
+        """A wrong value is refused with the option's name and what it should be."""
+        needed = ("receive", "--upstream=host=a", self.archive)
+        for word, said in (
+            ("--keep-age=30", "a time such as 30d"),
+            ("--keep-size=500", "a size such as 500GB"),
+            ("--keep-backups=0", "whole number of 1 or more"),
+        ):
+            self.assert_refused((*needed, word), word.partition("=")[0], said)
 
 
 class ListenOptionsTests(OptionsCase):

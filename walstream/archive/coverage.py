@@ -6,14 +6,23 @@ timeline reads, in order. Pure: knows numbers of segments, and no files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from walstream.archive.inventory import Held, Inventory
+from walstream.archive.ledger import AcceptedGap
 from walstream.formats.segments import SegmentSize
 from walstream.formats.timelines import TimelineHistory
 
-__all__ = ["Run", "current_timeline", "find_gaps", "line_of", "missing_histories", "runs_of"]
+__all__ = [
+    "Gap",
+    "Run",
+    "current_timeline",
+    "find_gaps",
+    "line_of",
+    "missing_histories",
+    "runs_of",
+]
 
 
 class Run(NamedTuple):
@@ -22,6 +31,18 @@ class Run(NamedTuple):
     timeline: int
     first: int
     last: int
+
+
+class Gap(NamedTuple):
+    """A run of segments that are missing.
+
+    :ivar accepted: when the operator accepted that, in ISO 8601; None if it was not.
+    """
+
+    timeline: int
+    first: int
+    last: int
+    accepted: str | None = None
 
 
 class Reach(NamedTuple):
@@ -80,49 +101,78 @@ def missing_histories(found: Inventory) -> list[int]:
     return sorted(timelines - {1} - set(found.histories))
 
 
-def find_gaps(found: Inventory, starts: Mapping[int, int] | None = None) -> list[Run]:
+def find_gaps(found: Inventory) -> list[Gap]:
     """The segments that are missing between the oldest that is held and the newest.
 
-    On the line of each timeline that is held, so that an abandoned branch is looked at too.
-
-    :param starts: where the archive is known to begin on a timeline, as a segment's number: from
-        there on nothing may be missing.
+    On the line of each timeline that is held, so that an abandoned branch is looked at too. What
+    is missing from the beginning on was removed. Up to the end mark everything has to be there.
     """
     if found.identity is None:
         return []
     runs = runs_of(found.segments)
-    gaps: set[Run] = set()
+    beginning = min((run.first for run in runs), default=0)
+    if found.ledger is not None:
+        # What lies before is being removed, or was not removed to the end.
+        beginning = max(beginning, found.size.number(found.ledger.removed_before))
+    missing: set[Run] = set()
     for timeline in {held.timeline for held in (*found.segments, *found.partials)}:
         history = found.histories.get(timeline, TimelineHistory(timeline, ()))
-        gaps.update(_gaps_on_line(line_of(history, found.size), runs, found, starts or {}))
-    return sorted(gaps)
+        missing.update(_missing_on_line(line_of(history, found.size), runs, found, beginning))
+    accepted = found.ledger.gaps if found.ledger is not None else ()
+    gaps = [gap for run in missing for gap in _split(run, accepted, found.size)]
+    return sorted(gaps, key=lambda gap: gap[:3])
 
 
-def _gaps_on_line(
-    line: Sequence[Reach], runs: Sequence[Run], found: Inventory, starts: Mapping[int, int]
+def _missing_on_line(
+    line: Sequence[Reach], runs: Sequence[Run], found: Inventory, beginning: int
 ) -> Iterator[Run]:
-    known = [starts[reach.timeline] for reach in line if reach.timeline in starts]
     held = [
         run.first
         for reach in line
         for run in runs
         if run.timeline == reach.timeline and (reach.end is None or run.first < reach.end)
     ]
-    if not held and not known:
+    if not held:
         return
-    # What lies before a known beginning is being removed, or was not removed to the end.
-    beginning = min(known or held)
+    beginning = max(beginning, min(held))
     for reach in line:
         own = [run for run in runs if run.timeline == reach.timeline]
-        own += [
-            Run(each.timeline, each.number, each.number)
-            for each in found.partials
-            if each.timeline == reach.timeline and reach.end is None
-        ]
         end = reach.end
         if end is None:
-            end = max((run.last for run in own), default=-1) + 1
+            finished = max((run.last for run in own), default=-1)
+            own += [
+                Run(each.timeline, each.number, each.number)
+                for each in found.partials
+                if each.timeline == reach.timeline and each.number > finished
+            ]
+            end = max([run.last + 1 for run in own] + [_durable_end(found, reach.timeline)])
         yield from _missing(reach.timeline, max(reach.first, beginning), end, own)
+
+
+def _durable_end(found: Inventory, timeline: int) -> int:
+    """The number behind the last segment that has durable WAL by the end mark; 0 if none has."""
+    mark = found.mark
+    if mark is None or mark.timeline != timeline or not mark.lsn:
+        return 0
+    return found.size.number(mark.lsn - 1) + 1
+
+
+def _split(run: Run, accepted: Iterable[AcceptedGap], size: SegmentSize) -> Iterator[Gap]:
+    """What of a run was accepted to be missing, and what was not."""
+    rest = [run]
+    for gap in accepted:
+        first, last = size.number(gap.start), size.number(gap.end) - 1
+        if not gap.timeline <= run.timeline <= gap.end_timeline:
+            continue
+        for part in rest[:]:
+            inside = Run(run.timeline, max(part.first, first), min(part.last, last))
+            if inside.first > inside.last:
+                continue
+            rest.remove(part)
+            rest += _missing(run.timeline, part.first, part.last + 1, [inside])
+            yield Gap(*inside, gap.accepted)
+    for part in rest:
+        yield Gap(*part)
 
 
 def _missing(timeline: int, first: int, end: int, held: Iterable[Run]) -> Iterator[Run]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from walstream.archive.end_mark import read_end_mark
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.identity import find_identity
+from walstream.archive.ledger import Ledger, load_ledger
 from walstream.archive.paths import ArchivePaths, foreign_names, rank_segments
 from walstream.archive.survey import read_history
 from walstream.errors import ArchiveError
@@ -50,6 +51,7 @@ class Inventory:
     """What is in an archive.
 
     :ivar identity: whose WAL it is; None if nothing in it tells. There are no segments then.
+    :ivar ledger: what the archive's ledger says, if there is one.
     :ivar mark: how far it is durable, if walstream wrote it.
     :ivar segments: the finished ones, by timeline and number; one may be there in two forms.
     :ivar partials: the unfinished ones, so too.
@@ -60,6 +62,7 @@ class Inventory:
     """
 
     identity: SystemIdentity | None = None
+    ledger: Ledger | None = None
     mark: WALPosition | None = None
     segments: list[Held] = field(default_factory=list)
     partials: list[Held] = field(default_factory=list)
@@ -84,6 +87,8 @@ def take_inventory(
     :raises ArchiveError: if it cannot be one archive; without *pass_over* also for damaged files.
     :raises OSError: if it cannot be read.
     """
+    # Before the names are read: what it counts as durable has one by then.
+    mark = read_end_mark(files, paths)
     entries = files.entries(paths.root)
     if "archive_status" in entries:
         raise ArchiveError(
@@ -93,7 +98,8 @@ def take_inventory(
     ranked = rank_segments(entries)
     found = Inventory(
         identity=find_identity(files, paths, ranked, pass_over),
-        mark=read_end_mark(files, paths),
+        ledger=load_ledger(files, paths),
+        mark=mark,
         foreign=foreign_names(entries),
     )
     for timeline in filter(None, map(parse_history_file_name, entries)):

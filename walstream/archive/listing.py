@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, Final
 
-from walstream.archive.coverage import Run, find_gaps, missing_histories, runs_of
+from walstream.archive.coverage import Gap, Run, find_gaps, missing_histories, runs_of
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.holds import slot_holds
 from walstream.archive.inventory import Held, Inventory, take_inventory
@@ -39,14 +39,17 @@ def list_archive(files: FileSystem, paths: ArchivePaths) -> tuple[Listing, Inven
     :raises OSError: if it cannot be read.
     """
     found = take_inventory(files, paths)
+    if find_gaps(found):
+        # A file that gets another name while names are read may be missed.
+        found = take_inventory(files, paths)
     return {
         "schema": SCHEMA,
         "directory": paths.root,
         "system": _system(found),
         "durable": _position(found.mark),
-        "removed_before": None,
+        "removed_before": _removed_before(found),
         "timelines": _timelines(found),
-        "gaps": [_gap(run, found.size) for run in find_gaps(found)],
+        "gaps": [_gap(gap, found.size) for gap in find_gaps(found)],
         "partials": [_partial(held, found) for held in found.partials],
         "histories": [_history(found.histories[each]) for each in sorted(found.histories)],
         "missing_histories": [history_file_name(each) for each in missing_histories(found)],
@@ -87,6 +90,12 @@ def _system(found: Inventory) -> Listing | None:
     }
 
 
+def _removed_before(found: Inventory) -> str | None:
+    if found.ledger is None or not found.ledger.removed_before:
+        return None
+    return str(found.ledger.removed_before)
+
+
 def _timelines(found: Inventory) -> list[Listing]:
     listed = []
     for timeline, group in groupby(found.segments, key=lambda held: held.timeline):
@@ -114,7 +123,7 @@ def _range(run: Run, segments: Sequence[Held], size: SegmentSize) -> Listing:
     }
 
 
-def _extent(run: Run, size: SegmentSize) -> Listing:
+def _extent(run: Run | Gap, size: SegmentSize) -> Listing:
     return {
         "first": size.name(run.timeline, run.first),
         "last": size.name(run.timeline, run.last),
@@ -124,8 +133,8 @@ def _extent(run: Run, size: SegmentSize) -> Listing:
     }
 
 
-def _gap(run: Run, size: SegmentSize) -> Listing:
-    return {"timeline": run.timeline, **_extent(run, size), "accepted": None}
+def _gap(gap: Gap, size: SegmentSize) -> Listing:
+    return {"timeline": gap.timeline, **_extent(gap, size), "accepted": gap.accepted}
 
 
 def _partial(held: Held, found: Inventory) -> Listing:

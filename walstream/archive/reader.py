@@ -20,9 +20,9 @@ __all__ = ["ArchiveReader"]
 class ArchiveReader(ServedArchive):
     """An archive that walstream or pg_receivewal may be filling in another process.
 
-    It takes no lock and writes nothing at all. What walstream is still receiving is served as far
-    as it is durable; of pg_receivewal's ``.partial``, which does not tell, nothing is. More is
-    noticed as it comes.
+    It takes no lock that a writer would miss, and tells those who remove WAL what its clients
+    still need. What walstream is still receiving is served as far as it is durable; of
+    pg_receivewal's ``.partial``, which does not tell, nothing is. More is noticed as it comes.
     """
 
     def __init__(

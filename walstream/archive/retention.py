@@ -19,11 +19,12 @@ from walstream.archive.coverage import current_timeline, find_gaps, missing_hist
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.holds import Hold, holds_of, slot_holds
 from walstream.archive.inventory import Held, Inventory, take_inventory
+from walstream.archive.ledger import Ledger, change_ledger
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.readers import forget_dead_readers, retention_lock
 from walstream.errors import RetentionRefused
 from walstream.formats.lsn import INVALID, LSN
-from walstream.formats.positions import WALPosition
+from walstream.formats.positions import SystemIdentity, WALPosition
 from walstream.formats.segments import history_file_name, parse_segment_file
 from walstream.formats.timelines import TimelineHistory
 
@@ -56,11 +57,13 @@ class RetentionPolicy:
 class Plan:
     """What may go, the oldest first.
 
+    :ivar identity: whose WAL it is.
     :ivar cut: what lies before this position goes.
     :ivar next_kept: the file of the first segment that stays; None if there is none.
     :ivar reason: why it stays.
     """
 
+    identity: SystemIdentity
     removed: tuple[Held, ...]
     cut: LSN
     next_kept: str | None
@@ -94,7 +97,7 @@ def prune(
         plan = make_plan(files, paths, policy, now)
         if not plan.removed:
             return plan
-        record_removal(files, paths, plan)
+        _record(files, paths, plan)
         for held in plan.removed:
             files.unlink(paths.of(held.name))
             advance(1)
@@ -105,23 +108,23 @@ def prune(
 def make_plan(files: FileSystem, paths: ArchivePaths, policy: RetentionPolicy, now: float) -> Plan:
     """Find out what may go. Changes nothing; errors as `prune`."""
     found = take_inventory(files, paths)
-    _check_sure(paths, found)
+    identity = _check_sure(paths, found)
     holds = [*holds_of(files, paths, found), *_Wishes(files, paths, found, policy, now).holds()]
     if not found.segments:
-        return Plan((), INVALID, None, "there is no finished segment")
+        return Plan(identity, (), INVALID, None, "there is no finished segment")
     hold = min(holds, key=lambda hold: hold.number)
     oldest_first = sorted(found.segments, key=lambda held: (held.number, held.timeline, held.name))
     removed = tuple(held for held in oldest_first if held.number < hold.number)
     kept = oldest_first[len(removed)]
-    return Plan(removed, found.size.start(kept.number), kept.name, hold.reason)
+    return Plan(identity, removed, found.size.start(kept.number), kept.name, hold.reason)
 
 
-def _check_sure(paths: ArchivePaths, found: Inventory) -> None:
+def _check_sure(paths: ArchivePaths, found: Inventory) -> SystemIdentity:
     if found.identity is None:
         raise RetentionRefused(
             f"{paths.root} holds nothing that tells whose WAL it is: is it an archive?"
         )
-    gaps = find_gaps(found)
+    gaps = [gap for gap in find_gaps(found) if gap.accepted is None]
     if gaps:
         size = found.size
         first, last = (size.name(gaps[0].timeline, n) for n in (gaps[0].first, gaps[0].last))
@@ -135,6 +138,7 @@ def _check_sure(paths: ArchivePaths, found: Inventory) -> None:
             f"{history_file_name(missing[0])} is missing, so it cannot be told which WAL "
             f"timeline {missing[0]} descends from; nothing was removed"
         )
+    return found.identity
 
 
 class _Wishes:
@@ -269,8 +273,14 @@ class _Wishes:
         return number
 
 
-def record_removal(files: FileSystem, paths: ArchivePaths, plan: Plan) -> None:
-    """Note in the archive, durably, what is about to go, so that it is never taken for a hole."""
+def _record(files: FileSystem, paths: ArchivePaths, plan: Plan) -> None:
+    """Note in the ledger, durably, what is about to go, so that it is never taken for a hole."""
+
+    def removed(ledger: Ledger | None) -> Ledger:
+        empty = Ledger(plan.identity.system_identifier, plan.identity.segment_size)
+        return (ledger or empty).removed(plan.cut)
+
+    change_ledger(files, paths, removed)
 
 
 def _span(seconds: float) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from walstream.archive.coverage import Run, find_gaps, missing_histories, runs_of
+from walstream.archive.coverage import Gap, find_gaps, missing_histories, runs_of
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.inventory import Held, take_inventory
 from walstream.archive.paths import ArchivePaths
@@ -161,10 +161,18 @@ class Verification:
             if self.scope.timeline in (None, gap.timeline) and self.scope.overlaps(start, end):
                 yield self._gap(gap, start, end)
 
-    def _gap(self, gap: Run, start: LSN, end: LSN) -> Finding:
+    def _gap(self, gap: Gap, start: LSN, end: LSN) -> Finding:
         first, last = (self._found.size.name(gap.timeline, each) for each in (gap.first, gap.last))
         number = gap.last - gap.first + 1
         which = f"segment {first} is" if number == 1 else f"{number} segments, to {last}, are"
+        if gap.accepted is not None:
+            return Finding(
+                "note",
+                first,
+                f"{which} missing: WAL from {start} to {end}, which was accepted on {gap.accepted}",
+                "no backup from before can be restored to beyond it",
+                start,
+            )
         return Finding(
             "gap",
             first,

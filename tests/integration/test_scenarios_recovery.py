@@ -4,24 +4,23 @@ They are those of ``src/test/recovery/t``, each named in the test that does it. 
 002_archiving, 003_recovery_targets, 024_archive_recovery and 028_pitr_timelines, which are about
 what a ``restore_command`` gives, and 039_end_of_wal, which is about damaged WAL. 020_archive_status
 does not apply: walstream writes no ``archive_status``, since nothing waits to be archived.
-The others are about replay, a server's own slots, or the sender.
+043_no_contrecord_switch is a scene of `tests.defects`. The others are about replay, a server's own
+slots, or the sender.
 """
 
 from __future__ import annotations
 
 import shutil
-import threading
-from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from tests.defects.scenes import die_in_a_record
 from tests.integration.load import finished_segments
 from tests.servers import Clusters
 from tests.servers.daemon import Walstream, wait_until
 from tests.servers.restoring import recovered, restore_wal
-from walstream.embedded import Cluster
 
 
 def receive(conninfo: str, archive: Path, *options: str, log: Path) -> Walstream:
@@ -152,7 +151,7 @@ def test_the_rest_of_a_record_is_missing(
     with receive(primary.conninfo(), archive, log=tmp_path / "log") as ours:
         ours.await_text("starting log streaming")
         primary.base_backup(base, "-X", "none")
-        _die_in_a_record(primary, archive)
+        die_in_a_record(primary, archive)
         primary.start()
         primary.query("INSERT INTO numbers SELECT generate_series(1, 1000)")
         end = primary.end_of_wal()
@@ -161,21 +160,6 @@ def test_the_rest_of_a_record_is_missing(
         assert ours.stop() == 0
     log = _check_count(clusters, base, directory, archive, 2000)
     assert "successfully skipped missing contrecord" in log
-
-
-def _die_in_a_record(primary: Cluster, archive: Path) -> None:
-    """Kill the primary while it writes a record of which segments are archived already."""
-
-    def write() -> None:
-        with suppress(psycopg.Error):
-            primary.query("SELECT pg_logical_emit_message(false, '', repeat('x', 200000000))")
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    before = len(finished_segments(archive))
-    wait_until(lambda: len(finished_segments(archive)) > before + 3, "in the record")
-    primary.kill()
-    writer.join()
 
 
 @pytest.mark.postgresql(17, 18)

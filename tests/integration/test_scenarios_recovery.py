@@ -4,8 +4,7 @@ They are those of ``src/test/recovery/t``, each named in the test that does it. 
 002_archiving, 003_recovery_targets, 024_archive_recovery and 028_pitr_timelines, which are about
 what a ``restore_command`` gives, and 039_end_of_wal, which is about damaged WAL. 020_archive_status
 does not apply: walstream writes no ``archive_status``, since nothing waits to be archived.
-043_no_contrecord_switch is a scene of `tests.defects`. The others are about replay, a server's own
-slots, or the sender.
+The others are about replay, a server's own slots, or the sender.
 """
 
 from __future__ import annotations
@@ -36,8 +35,6 @@ def test_which_server_is_wanted(clusters: Clusters, tmp_path: Path) -> None:
     for number, (wanted, order, chosen) in enumerate(
         [
             ("read-write", 1, primary),
-            ("primary", 1, primary),
-            ("read-only", 0, standby),
             ("prefer-standby", 0, standby),
         ]
     ):
@@ -162,7 +159,43 @@ def test_the_rest_of_a_record_is_missing(
     assert "successfully skipped missing contrecord" in log
 
 
-@pytest.mark.postgresql(17, 18)
+def test_a_timeline_is_left_in_a_record(
+    clusters: Clusters, directory: Path, tmp_path: Path
+) -> None:
+    """043_no_contrecord_switch: the primary dies in a record, and a standby takes over without it.
+
+    The archive has more of the old timeline than the new primary. It is stopped and started before
+    the new timeline has come as far.
+    """
+    primary = clusters.primary()
+    standby = clusters.standby(primary)
+    archive, base = tmp_path / "archive", directory / "base"
+    both = primary.conninfo(
+        host="127.0.0.1,127.0.0.1",
+        port=f"{primary.port},{standby.port}",
+        target_session_attrs="read-write",
+    )
+    primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 1000) AS n")
+    flushed = "SELECT bool_or(flush_lsn >= %s::pg_lsn) FROM pg_stat_replication"
+    with receive(both, archive, log=tmp_path / "log") as ours:
+        ours.await_text("starting log streaming")
+        primary.base_backup(base, "-X", "none")
+        die_in_a_record(primary, archive)
+        standby.promote()
+        ours.await_text("switched to timeline 2")
+        standby.query("INSERT INTO numbers SELECT generate_series(1, 1000)")
+        end = standby.end_of_wal()
+        wait_until(lambda: standby.query(flushed, end) == [(True,)], "all of it")
+        ours.kill()
+    with receive(both, archive, log=tmp_path / "log2") as ours:
+        ours.await_text("starting log streaming")
+        standby.query("INSERT INTO numbers SELECT generate_series(1, 1000)")
+        again = standby.end_of_wal()
+        wait_until(lambda: standby.query(flushed, again) == [(True,)], "all of it again")
+        assert ours.stop() == 0
+    _check_count(clusters, base, directory, archive, 3000)
+
+
 def test_logical_replication_waits_for_the_archive(clusters: Clusters, tmp_path: Path) -> None:
     """040_standby_failover_slots_sync: what logical subscribers get is in the archive before."""
     primary = clusters.primary(

@@ -18,7 +18,7 @@ from tests.servers import Clusters
 from tests.servers.daemon import wait_until
 from walstream.embedded import Cluster
 
-__all__ = ["SCENES", "Observed", "Scene", "Stage"]
+__all__ = ["SCENES", "Observed", "Scene", "Stage", "die_in_a_record"]
 
 _SEGMENT = 1 << 20
 
@@ -187,6 +187,51 @@ def promotion_at_a_boundary(stage: Stage) -> Observed:
     return Observed(True, "goes on with the new timeline, its history file fetched")
 
 
+# 5: a record without an end.
+
+
+def promotion_in_a_record(stage: Stage) -> Observed:
+    """The primary dies while it writes a long record, and its standby is promoted."""
+    primary = stage.clusters.primary()
+    standby = stage.clusters.standby(primary)
+    with stage.receiver.running(
+        primary.conninfo(), stage.archive, "--synchronous", log=stage.log()
+    ) as running:
+        _await_streaming(primary)
+        die_in_a_record(primary, stage.archive)
+        running.stop()
+    standby.promote()
+    with stage.receiver.running(
+        standby.conninfo(), stage.archive, "--synchronous", log=stage.log(2)
+    ) as running:
+        standby.query("SELECT pg_logical_emit_message(true, '', 'x')")
+        standby.query("SELECT pg_switch_wal()")
+        try:
+            wait_until(
+                lambda: any(stage.archive.glob("00000002" + "?" * 16)), "timeline 2", stage.patience
+            )
+        except AssertionError:
+            reason = next(line for line in running.text.splitlines() if "not in this" in line)
+            return Observed(False, f"stuck: {reason.partition('ERROR: ')[2].strip()}")
+        running.stop()
+    return Observed(True, "goes on with the new timeline, which has none of that record")
+
+
+def die_in_a_record(primary: Cluster, archive: Path) -> None:
+    """Kill the primary while it writes a record of which segments are archived already."""
+
+    def write() -> None:
+        with suppress(psycopg.Error):
+            primary.query("SELECT pg_logical_emit_message(false, '', repeat('x', 200000000))")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    before = len(list(archive.glob("?" * 24)))
+    wait_until(lambda: len(list(archive.glob("?" * 24))) > before + 3, "in the record")
+    primary.kill()
+    writer.join()
+
+
 # 4, 4b, 4c: a primary that waits.
 
 
@@ -282,4 +327,5 @@ SCENES: Mapping[str, Scene] = {
     "4": lost_walsender,
     "4b": slot_without_synchronous,
     "4c": remote_apply,
+    "5": promotion_in_a_record,
 }

@@ -18,7 +18,7 @@ def test_walstream_has_not_the_defect(number: str, clusters: Clusters, tmp_path:
     assert seen.is_sound, seen.what
 
 
-@pytest.mark.parametrize("number", ["1", "2", "3"])
+@pytest.mark.parametrize("number", ["1", "2", "3", "5"])
 def test_the_trigger_is_one(number: str, clusters: Clusters, tmp_path: Path) -> None:
     """The same does harm to pg_receivewal, so that the scene shows what it is to show."""
     stage = Stage(clusters, tmp_path, pg_receivewal(clusters.installation), patience=2)

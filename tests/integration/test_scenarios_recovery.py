@@ -10,18 +10,16 @@ The others are about replay, a server's own slots, or the sender.
 from __future__ import annotations
 
 import shutil
-import threading
-from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from tests.defects.scenes import die_in_a_record
 from tests.integration.load import finished_segments
 from tests.servers import Clusters
 from tests.servers.daemon import Walstream, wait_until
 from tests.servers.restoring import recovered, restore_wal
-from walstream.embedded import Cluster
 
 
 def receive(conninfo: str, archive: Path, *options: str, log: Path) -> Walstream:
@@ -37,8 +35,6 @@ def test_which_server_is_wanted(clusters: Clusters, tmp_path: Path) -> None:
     for number, (wanted, order, chosen) in enumerate(
         [
             ("read-write", 1, primary),
-            ("primary", 1, primary),
-            ("read-only", 0, standby),
             ("prefer-standby", 0, standby),
         ]
     ):
@@ -152,7 +148,7 @@ def test_the_rest_of_a_record_is_missing(
     with receive(primary.conninfo(), archive, log=tmp_path / "log") as ours:
         ours.await_text("starting log streaming")
         primary.base_backup(base, "-X", "none")
-        _die_in_a_record(primary, archive)
+        die_in_a_record(primary, archive)
         primary.start()
         primary.query("INSERT INTO numbers SELECT generate_series(1, 1000)")
         end = primary.end_of_wal()
@@ -163,22 +159,43 @@ def test_the_rest_of_a_record_is_missing(
     assert "successfully skipped missing contrecord" in log
 
 
-def _die_in_a_record(primary: Cluster, archive: Path) -> None:
-    """Kill the primary while it writes a record of which segments are archived already."""
+def test_a_timeline_is_left_in_a_record(
+    clusters: Clusters, directory: Path, tmp_path: Path
+) -> None:
+    """043_no_contrecord_switch: the primary dies in a record, and a standby takes over without it.
 
-    def write() -> None:
-        with suppress(psycopg.Error):
-            primary.query("SELECT pg_logical_emit_message(false, '', repeat('x', 200000000))")
+    The archive has more of the old timeline than the new primary. It is stopped and started before
+    the new timeline has come as far.
+    """
+    primary = clusters.primary()
+    standby = clusters.standby(primary)
+    archive, base = tmp_path / "archive", directory / "base"
+    both = primary.conninfo(
+        host="127.0.0.1,127.0.0.1",
+        port=f"{primary.port},{standby.port}",
+        target_session_attrs="read-write",
+    )
+    primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 1000) AS n")
+    flushed = "SELECT bool_or(flush_lsn >= %s::pg_lsn) FROM pg_stat_replication"
+    with receive(both, archive, log=tmp_path / "log") as ours:
+        ours.await_text("starting log streaming")
+        primary.base_backup(base, "-X", "none")
+        die_in_a_record(primary, archive)
+        standby.promote()
+        ours.await_text("switched to timeline 2")
+        standby.query("INSERT INTO numbers SELECT generate_series(1, 1000)")
+        end = standby.end_of_wal()
+        wait_until(lambda: standby.query(flushed, end) == [(True,)], "all of it")
+        ours.kill()
+    with receive(both, archive, log=tmp_path / "log2") as ours:
+        ours.await_text("starting log streaming")
+        standby.query("INSERT INTO numbers SELECT generate_series(1, 1000)")
+        again = standby.end_of_wal()
+        wait_until(lambda: standby.query(flushed, again) == [(True,)], "all of it again")
+        assert ours.stop() == 0
+    _check_count(clusters, base, directory, archive, 3000)
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    before = len(finished_segments(archive))
-    wait_until(lambda: len(finished_segments(archive)) > before + 3, "in the record")
-    primary.kill()
-    writer.join()
 
-
-@pytest.mark.postgresql(17, 18)
 def test_logical_replication_waits_for_the_archive(clusters: Clusters, tmp_path: Path) -> None:
     """040_standby_failover_slots_sync: what logical subscribers get is in the archive before."""
     primary = clusters.primary(

@@ -147,6 +147,25 @@ class GoodTests(_Case):
         (note,) = self.verify()
         self.assertEqual((note.is_fault, note.position), (False, self.wal_of.end))
 
+    def test_several_partials_after_a_power_cut(self) -> None:
+        """What was being received is zeros, the mark is gone: nobody was told that it is durable."""
+        for finished in (2, 3, 4):
+            self.wal_of = WALBuilder(segment_size=SIZE)
+            self.build(finished)
+            self.wal_of.noop(3 * SIZE)
+            self.store(self.wal_of)
+            for number in range(finished + 1, finished + 5):
+                path = self.path / self.name(number)
+                content = path.read_bytes() if number == finished + 1 else bytes(SIZE)
+                path.with_name(path.name + ".partial").write_bytes(content)
+                path.unlink()
+            for jobs in (1, 3):
+                verification = Verification(FileSystem(), self.paths)
+                faults = [each for each in verification.findings(jobs) if each.is_fault]
+                self.assertEqual(faults, [])
+            for path in self.path.glob("*.partial"):
+                path.unlink()
+
     def test_compressed_segments(self) -> None:
         """They are decoded, among plain ones and beside themselves."""
         self.build(4)

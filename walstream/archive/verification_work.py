@@ -106,7 +106,8 @@ class _Work:
         result, start = self._result, self._size.start(piece.number)
         if piece.is_partial and codec_of(piece.name.removesuffix(".partial")) is not None:
             return  # how much of it can be decoded says nothing
-        if self._walk is None:
+        if self._walk is None or self._walk.needs < start:
+            # Where the WAL of a .partial ends, the walk ends too, and others may be behind it.
             self._walk = self._walk_from(piece)
         walk, known = self._walk, self._walk.records
         try:
@@ -180,6 +181,8 @@ class _Work:
         found: list[FoundRecord] = []
         for piece in self._unit.behind:
             position = int(self._size.start(piece.number))
+            if walk.needs < position:
+                break  # the .partial before it has no more
             try:
                 for page in _pages(self._read_any(piece)):
                     walk.feed(position, page, found)
@@ -187,6 +190,8 @@ class _Work:
                     if walk.unfinished != begun:
                         break
             except DamagedWAL as error:
+                if piece.is_partial and piece.durable is None:
+                    break  # nobody has said that the record is whole
                 if error.position == begun or walk.unfinished == begun:
                     culprit = self._unit.pieces[-1] if error.position == begun else piece
                     self._report("damage", culprit, str(error), LSN(error.position))

@@ -16,9 +16,9 @@ from walstream.archive.provider import ArchiveProvider
 from walstream.errors import TimelineMismatch
 from walstream.formats.lsn import LSN
 from walstream.formats.pages import PAGE_SIZE, Buffer
+from walstream.formats.positions import WALPosition
 from walstream.formats.records import WALEnd, walk
 from walstream.formats.segments import SegmentSize, parse_segment_file
-from walstream.interfaces import WALPosition
 
 __all__ = ["beyond", "give_up_beyond", "remove_abandoned"]
 

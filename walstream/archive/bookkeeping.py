@@ -17,9 +17,9 @@ from walstream.archive.paths import ArchivePaths
 from walstream.archive.survey import Survey, read_history
 from walstream.errors import ArchiveError, SinkFailed
 from walstream.formats.lsn import LSN
+from walstream.formats.positions import SystemIdentity, WALPosition
 from walstream.formats.segments import parse_segment_file
 from walstream.formats.timelines import TimelineHistory
-from walstream.interfaces import SystemIdentity, WALPosition
 
 __all__ = ["Bookkeeping", "open_ledger"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from walstream.errors import Discontinuity, TimelineMismatch
 from walstream.formats.lsn import LSN
+from walstream.formats.positions import WALPosition
 from walstream.formats.segments import SegmentSize
 from walstream.formats.timelines import TimelineHistory
-from walstream.interfaces import WALPosition
 
 __all__ = ["begins_at", "check_continues", "check_gap"]
 

@@ -25,9 +25,9 @@ from walstream.archive.provider import ArchiveProvider
 from walstream.archive.survey import Survey, is_held, survey
 from walstream.errors import ArchiveError
 from walstream.formats.lsn import INVALID
+from walstream.formats.positions import WALPosition
 from walstream.formats.segments import SegmentSize, parse_history_file_name, parse_segment_file
 from walstream.formats.timelines import TimelineHistory
-from walstream.interfaces import WALPosition
 
 __all__ = ["Follower"]
 

@@ -11,9 +11,9 @@ from itertools import pairwise
 
 from walstream.archive.ledger import HeldRange, Hole, Ledger
 from walstream.formats.lsn import LSN
+from walstream.formats.positions import SystemIdentity, WALPosition
 from walstream.formats.segments import SegmentFile, SegmentSize
 from walstream.formats.timelines import TimelineHistory
-from walstream.interfaces import SystemIdentity, WALPosition
 
 __all__ = ["Holdings", "find_holes", "take_stock"]
 

@@ -20,9 +20,9 @@ from walstream.archive.filesystem import FileSystem
 from walstream.archive.paths import ArchivePaths
 from walstream.errors import ArchiveError
 from walstream.formats.lsn import INVALID, LSN
+from walstream.formats.positions import WALPosition
 from walstream.formats.segments import SegmentSize
 from walstream.formats.timelines import TimelineHistory
-from walstream.interfaces import WALPosition
 
 __all__ = ["AcceptedGap", "HeldRange", "Hole", "Ledger", "change_ledger", "load_ledger", "now"]
 

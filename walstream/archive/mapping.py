@@ -19,7 +19,7 @@ from walstream.archive.paths import ArchivePaths
 from walstream.errors import ArchiveError, FormatError, WALUnavailable
 from walstream.formats.lsn import LSN
 from walstream.formats.pages import LONG_HEADER_SIZE, SegmentHeader
-from walstream.interfaces import SystemIdentity
+from walstream.formats.positions import SystemIdentity
 
 __all__ = ["SegmentRequest", "load_image"]
 

@@ -22,8 +22,8 @@ from walstream.archive.lock import ArchiveLock
 from walstream.archive.paths import ArchivePaths, foreign_names, rank_segments
 from walstream.archive.survey import Survey, survey
 from walstream.errors import ArchiveError, ArchiveLost
+from walstream.formats.positions import SystemIdentity, WALPosition
 from walstream.formats.segments import SegmentSize, parse_segment_file
-from walstream.interfaces import SystemIdentity, WALPosition
 
 __all__ = ["Expected", "Possession", "retake_possession", "take_possession"]
 

@@ -29,9 +29,9 @@ from walstream.errors import DamagedWAL, SinkFailed, WrongSystem
 from walstream.formats.arriving_pages import ArrivingPages
 from walstream.formats.lsn import LSN
 from walstream.formats.page_rules import PageRules
+from walstream.formats.positions import SystemIdentity, WALPosition
 from walstream.formats.segments import SegmentSize
 from walstream.formats.timelines import TimelineHistory
-from walstream.interfaces import SystemIdentity, WALPosition
 
 __all__ = ["ArchiveSink"]
 

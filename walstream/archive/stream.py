@@ -22,8 +22,8 @@ from walstream.archive.supply import SegmentSupply
 from walstream.errors import ArchiveLost, DamagedWAL, Discontinuity, SinkFailed
 from walstream.formats.arriving_pages import ArrivingPages
 from walstream.formats.lsn import LSN
+from walstream.formats.positions import WALPosition
 from walstream.formats.segments import SegmentSize
-from walstream.interfaces import WALPosition
 
 __all__ = ["Stream", "StreamOwner"]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from walstream.archive.ledger import AcceptedGap
 from walstream.errors import EndOfTimeline
 from walstream.formats.lsn import INVALID
+from walstream.formats.positions import WALPosition
 from walstream.formats.timelines import TimelineHistory
-from walstream.interfaces import WALPosition
 
 __all__ = ["Tail"]
 

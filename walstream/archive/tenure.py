@@ -22,7 +22,7 @@ from walstream.archive.possession import (
 )
 from walstream.archive.survey import Survey
 from walstream.errors import ArchiveLost, SinkFailed
-from walstream.interfaces import WALPosition
+from walstream.formats.positions import WALPosition
 
 __all__ = ["Tenure"]
 

@@ -13,9 +13,9 @@ from walstream.archive.filesystem import FileSystem
 from walstream.archive.paths import ArchivePaths
 from walstream.formats.lsn import LSN
 from walstream.formats.pages import PAGE_SIZE
+from walstream.formats.positions import WALPosition
 from walstream.formats.records import Checksum, end_of_wal
 from walstream.formats.segments import SegmentSize
-from walstream.interfaces import WALPosition
 
 __all__ = ["valid_end"]
 

@@ -180,22 +180,12 @@ class _Work:
         """Follow the last record into what is behind the unit; all else there is others' work."""
         found: list[FoundRecord] = []
         for piece in self._unit.behind:
-            position = int(self._size.start(piece.number))
-            if walk.needs < position:
+            if walk.needs < self._size.start(piece.number):
                 break  # the .partial before it has no more
             try:
-                for page in _pages(self._read_any(piece)):
-                    walk.feed(position, page, found)
-                    position += PAGE_SIZE
-                    if walk.unfinished != begun:
-                        break
+                self._feed_while_unfinished(walk, begun, piece, found)
             except DamagedWAL as error:
-                if piece.is_partial and piece.durable is None:
-                    break  # nobody has said that the record is whole
-                if error.position == begun or walk.unfinished == begun:
-                    culprit = self._unit.pieces[-1] if error.position == begun else piece
-                    self._report("damage", culprit, str(error), LSN(error.position))
-                    self._result.last, self._result.is_whole = None, False
+                self._judge_damage_behind(error, piece, walk, begun)
                 break
             except (OSError, FormatError, ArchiveError):
                 return  # others will report it
@@ -204,6 +194,26 @@ class _Work:
         if found and found[0][0] == begun:
             self._result.records += 1
             self._result.last = begun
+
+    def _feed_while_unfinished(
+        self, walk: RecordWalk, begun: int, piece: Piece, found: list[FoundRecord]
+    ) -> None:
+        position = int(self._size.start(piece.number))
+        for page in _pages(self._read_any(piece)):
+            walk.feed(position, page, found)
+            position += PAGE_SIZE
+            if walk.unfinished != begun:
+                return
+
+    def _judge_damage_behind(
+        self, error: DamagedWAL, piece: Piece, walk: RecordWalk, begun: int
+    ) -> None:
+        if piece.is_partial and piece.durable is None:
+            return  # nobody has said that the record is whole
+        if error.position == begun or walk.unfinished == begun:
+            culprit = self._unit.pieces[-1] if error.position == begun else piece
+            self._report("damage", culprit, str(error), LSN(error.position))
+            self._result.last, self._result.is_whole = None, False
 
     def _read_any(self, piece: Piece) -> Iterator[bytes]:
         return self._read_partial(piece) if piece.is_partial else self._read(piece)

@@ -141,7 +141,8 @@ GUARDS = (
         "L2",
         "a small file's name is synced",
         "archive/filesystem.py",
-        "        self.rename(temporary, path)\n        self.fsync_directory(os.path.dirname(path))\n",  # noqa: E501
+        "        self.rename(temporary, path)\n"
+        "        self.fsync_directory(os.path.dirname(path))\n",
         "        self.rename(temporary, path)\n",
         "test_archive_opening.DocumentTests.test_stored_durably",
     ),

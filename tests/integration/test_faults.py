@@ -43,6 +43,7 @@ class _Run:
         self.primary.query("SELECT pg_create_physical_replication_slot('archive', true)")
         self.archive = archive
         self.log = directory / "log"
+        self._seen = 0
 
     @contextmanager
     def receiving(self, **options: Any) -> Iterator[Walstream]:
@@ -77,6 +78,7 @@ class _Run:
             wait_until(lambda: self.acknowledged() >= end, f"acknowledged up to {end}", 20)
         except AssertionError as error:
             raise AssertionError(f"{error}; the log:\n{self.walstream.text}") from None
+        self._seen = len(self.walstream.text)
 
     def nothing_false(self, archive: Path | None = None) -> None:
         """What was acknowledged is there: the end mark and the files say so."""
@@ -85,12 +87,11 @@ class _Run:
         assert self.acknowledged() <= found.end.lsn
 
     def is_told(self, *words: str) -> None:
-        """Commit until the log, from here on, says it; nothing of that is acknowledged falsely."""
-        before = len(self.walstream.text)
+        """Commit until the log has said it, since it last caught up: what lasts is said once."""
 
         def told() -> bool:
             self.commit()
-            return all(word in self.walstream.text[before:] for word in words)
+            return all(word in self.walstream.text[self._seen :] for word in words)
 
         try:
             wait_until(told, f"told: {words}", 20)

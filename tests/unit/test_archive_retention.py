@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 from tests.unit.archives import IDENTITY, SIZE, DirectoryCase
+from walstream.archive import retention
 from walstream.archive.backup_starts import read_backup_start
 from walstream.archive.coverage import find_gaps
 from walstream.archive.inventory import take_inventory
@@ -314,6 +315,21 @@ class RemovalTests(RetentionCase):
         self.assertEqual(find_gaps(take_inventory(self.files, self.paths)), [])
         self.prune()
         self.assertEqual(self.numbers(), [9])
+
+    def test_who_comes_meanwhile(self) -> None:
+        """Begins to read between two batches, and keeps what is left."""
+        self.patch(retention, "_BATCH", 2)
+        reader = ReaderFile(self.files, self.paths)
+        self.addCleanup(reader.close)
+
+        def advance(_: int) -> None:
+            if self.numbers() == [5, 6, 7, 8, 9]:
+                reader.begin(WALPosition(1, SIZE.start(6)))
+
+        plan = prune(self.files, self.paths, NOTHING, NOW, advance)
+        self.assertEqual(self.numbers(), [5, 6, 7, 8, 9])
+        self.assertEqual([held.number for held in plan.removed], [3, 4])
+        self.assertIn("serves WAL", plan.reason)
 
     def test_what_cannot_be_recorded_does_not_go(self) -> None:
         """On a full disk, say."""

@@ -13,7 +13,7 @@ from walstream.archive.inventory import Inventory
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.readers import active_readers
 from walstream.archive.slot_files import SlotFiles
-from walstream.errors import RetentionRefused
+from walstream.errors import ArchiveError, RetentionRefused
 from walstream.formats.positions import WALPosition
 from walstream.formats.segments import SegmentSize
 
@@ -43,10 +43,13 @@ def slot_holds(files: FileSystem, paths: ArchivePaths) -> list[tuple[str, WALPos
 def claims(files: FileSystem, paths: ArchivePaths, size: SegmentSize) -> Iterator[Hold]:
     """What slots and readers need, whatever a policy says.
 
-    :raises ArchiveError: for a slot whose file is damaged.
     :raises RetentionRefused: if what somebody needs cannot be told.
     """
-    for name, restart in slot_holds(files, paths):
+    try:
+        slots = slot_holds(files, paths)
+    except ArchiveError as error:
+        raise RetentionRefused(str(error)) from error
+    for name, restart in slots:
         if restart is not None:
             yield Hold(
                 size.number(restart.lsn),

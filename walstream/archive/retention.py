@@ -22,7 +22,7 @@ from walstream.archive.inventory import Held, Inventory
 from walstream.archive.ledger import Ledger, change_ledger
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.readers import forget_dead_readers, retention_lock
-from walstream.errors import RetentionRefused
+from walstream.errors import FormatError, RetentionRefused
 from walstream.formats.lsn import INVALID, LSN
 from walstream.formats.positions import SystemIdentity, WALPosition
 from walstream.formats.segments import history_file_name, parse_segment_file
@@ -269,7 +269,10 @@ class _Wishes:
         return line.timeline_at(start.lsn) == start.timeline and self._has(self._number(start.lsn))
 
     def _backup(self, path: str) -> Hold:
-        start = read_backup_start(path)
+        try:
+            start = read_backup_start(path)
+        except (OSError, FormatError) as error:
+            raise RetentionRefused(f"it cannot be told what a backup needs: {error}") from error
         identity = self._found.identity
         if identity is not None and start.system_identifier not in (
             None,

@@ -86,7 +86,7 @@ def test_what_a_kept_backup_needs_stays(
     clusters: Clusters, directory: Path, tmp_path: Path
 ) -> None:
     """Beside a receiver that goes on; and the backup can be restored."""
-    primary = clusters.primary()
+    primary = clusters.primary(settings={"wal_keep_size": "1GB"})
     archive = tmp_path / "archive"
     with Walstream(
         "receive", "-d", primary.conninfo(), "-D", archive, log=tmp_path / "log"

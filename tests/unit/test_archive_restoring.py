@@ -17,7 +17,7 @@ from walstream.formats.backup_history import backup_history_name
 from walstream.formats.lsn import LSN
 from walstream.formats.pages import PAGE_SIZE
 from walstream.interfaces import WALPosition
-from walstream.testing.wal import SYSTEM_IDENTIFIER
+from walstream.testing.wal import SYSTEM_IDENTIFIER, WALBuilder
 
 
 class RestoreCase(DirectoryCase):
@@ -157,6 +157,36 @@ class DamageTests(RestoreCase):
         self.damage(path, 0)
         self.assertTrue(self.restore(path.name))
         self.assert_given(content)
+
+
+class RecordTests(RestoreCase):
+    """Segments with records in them, which are checked on request."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        builder = WALBuilder(segment_size=SIZE, start=SIZE.start(4))
+        builder.fill_segment()
+        builder.noop()
+        builder.switch()
+        for name, content in builder.segments().items():
+            (self.path / name).write_bytes(content)
+
+    def check(self, number: int) -> bool:
+        """Ask for a segment, with its records checked."""
+        target = str(self.target)
+        return restore(self.files, self.paths, self.name(number), target, records=True)
+
+    def test_whole_ones(self) -> None:
+        """Up to a segment's end, and up to a switch."""
+        self.assertTrue(self.check(4))
+        self.assertTrue(self.check(5))
+
+    def test_a_damaged_one(self) -> None:
+        """PostgreSQL would take it for the end of WAL."""
+        self.damage(self.path / self.name(4), 300_001, b"\xff\xff")
+        with self.assertRaisesRegex(FormatError, f"{self.name(4)} is damaged"):
+            self.check(4)
+        self.assertTrue(self.restore(self.name(4)), "page headers do not show it")
 
 
 class HoleTests(RestoreCase):

@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 from tests.unit.archives import IDENTITY, SIZE, DirectoryCase
+from walstream.archive import retention
 from walstream.archive.backup_starts import read_backup_start
 from walstream.archive.coverage import find_gaps
 from walstream.archive.inventory import take_inventory
@@ -17,7 +18,7 @@ from walstream.archive.ledger import Ledger, change_ledger, load_ledger
 from walstream.archive.readers import ReaderFile
 from walstream.archive.retention import Plan, RetentionPolicy, make_plan, prune
 from walstream.archive.slot_files import SlotFiles
-from walstream.errors import ArchiveError, FormatError, RetentionRefused
+from walstream.errors import FormatError, RetentionRefused
 from walstream.formats.backup_history import backup_history_name
 from walstream.formats.lsn import LSN
 from walstream.interfaces import Slot, WALPosition
@@ -188,8 +189,7 @@ class HoldTests(RetentionCase):
         """Nobody knows then what is needed."""
         self.put_slot("standby", 5)
         Path(self.paths.slots, "standby.json").write_text("{")
-        with self.assertRaisesRegex(ArchiveError, "damaged"):
-            prune(self.files, self.paths, NOTHING, NOW)
+        self.assertIn("damaged", self.refusal())
         self.assertEqual(self.numbers(), list(range(3, 10)))
 
     def test_readers(self) -> None:
@@ -230,6 +230,10 @@ class HoldTests(RetentionCase):
         )
         backup.write_text(manifest(SIZE.start(4), SYSTEM_IDENTIFIER))
         self.assertEqual(self.first_kept(RetentionPolicy(keep_backup=(str(backup),))), 4)
+
+    def test_a_backup_that_is_gone(self) -> None:
+        """Was moved, perhaps: nobody knows then what it needs."""
+        self.assertIn("/none", self.refusal(RetentionPolicy(keep_backup=("/none",))))
 
     def test_other_timelines(self) -> None:
         """Whoever needs WAL needs nothing of a smaller number, on whatever timeline it lies."""
@@ -314,6 +318,21 @@ class RemovalTests(RetentionCase):
         self.assertEqual(find_gaps(take_inventory(self.files, self.paths)), [])
         self.prune()
         self.assertEqual(self.numbers(), [9])
+
+    def test_who_comes_meanwhile(self) -> None:
+        """Begins to read between two batches, and keeps what is left."""
+        self.patch(retention, "_BATCH", 2)
+        reader = ReaderFile(self.files, self.paths)
+        self.addCleanup(reader.close)
+
+        def advance(_: int) -> None:
+            if self.numbers() == [5, 6, 7, 8, 9]:
+                reader.begin(WALPosition(1, SIZE.start(6)))
+
+        plan = prune(self.files, self.paths, NOTHING, NOW, advance)
+        self.assertEqual(self.numbers(), [5, 6, 7, 8, 9])
+        self.assertEqual([held.number for held in plan.removed], [3, 4])
+        self.assertIn("serves WAL", plan.reason)
 
     def test_what_cannot_be_recorded_does_not_go(self) -> None:
         """On a full disk, say."""

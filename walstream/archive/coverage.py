@@ -1,7 +1,7 @@
 """Which WAL an archive holds without a gap: runs of segments, and lines of timelines.
 
 A line is a timeline with its ancestors, each up to where it was left: what recovery to that
-timeline reads, in order. Pure: knows numbers of segments, and no files.
+timeline reads, in order. All but `look_twice` is pure: numbers of segments, and no files.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from walstream.archive.inventory import Held, Inventory
+from walstream.archive.filesystem import FileSystem
+from walstream.archive.inventory import Held, Inventory, take_inventory
 from walstream.archive.ledger import AcceptedGap
+from walstream.archive.paths import ArchivePaths
 from walstream.formats.segments import SegmentSize
 from walstream.formats.timelines import TimelineHistory
 
@@ -20,6 +22,7 @@ __all__ = [
     "current_timeline",
     "find_gaps",
     "line_of",
+    "look_twice",
     "missing_histories",
     "runs_of",
 ]
@@ -121,6 +124,19 @@ def find_gaps(found: Inventory) -> list[Gap]:
     accepted = found.ledger.gaps if found.ledger is not None else ()
     gaps = [gap for run in missing for gap in _split(run, accepted, found.size)]
     return sorted(gaps, key=lambda gap: gap[:3])
+
+
+def look_twice(files: FileSystem, paths: ArchivePaths) -> tuple[Inventory, list[Gap]]:
+    """An inventory, and its gaps; errors as `take_inventory`.
+
+    A file that gets another name while names are read may be missed, so gaps are looked at again.
+    """
+    found = take_inventory(files, paths)
+    gaps = find_gaps(found)
+    if gaps:
+        found = take_inventory(files, paths)
+        gaps = find_gaps(found)
+    return found, gaps
 
 
 def _missing_on_line(

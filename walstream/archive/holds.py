@@ -13,10 +13,11 @@ from walstream.archive.inventory import Inventory
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.readers import active_readers
 from walstream.archive.slot_files import SlotFiles
-from walstream.errors import RetentionRefused
+from walstream.errors import ArchiveError, RetentionRefused
 from walstream.formats.positions import WALPosition
+from walstream.formats.segments import SegmentSize
 
-__all__ = ["Hold", "holds_of", "slot_holds"]
+__all__ = ["Hold", "claims", "newest", "slot_holds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +40,16 @@ def slot_holds(files: FileSystem, paths: ArchivePaths) -> list[tuple[str, WALPos
     return [(slot.name, slot.restart) for slot in SlotFiles(files, paths.slots).load()]
 
 
-def holds_of(files: FileSystem, paths: ArchivePaths, found: Inventory) -> Iterator[Hold]:
-    """All that holds WAL back whatever a policy says.
+def claims(files: FileSystem, paths: ArchivePaths, size: SegmentSize) -> Iterator[Hold]:
+    """What slots and readers need, whatever a policy says.
 
-    :raises ArchiveError: for a slot whose file is damaged.
     :raises RetentionRefused: if what somebody needs cannot be told.
     """
-    size = found.size
-    for name, restart in slot_holds(files, paths):
+    try:
+        slots = slot_holds(files, paths)
+    except ArchiveError as error:
+        raise RetentionRefused(str(error)) from error
+    for name, restart in slots:
         if restart is not None:
             yield Hold(
                 size.number(restart.lsn),
@@ -64,8 +67,11 @@ def holds_of(files: FileSystem, paths: ArchivePaths, found: Inventory) -> Iterat
                 f"process {reader.pid} serves WAL from {reader.position.lsn} on timeline "
                 f"{reader.position.timeline} on to a client",
             )
-    newest = max(found.segments, key=lambda held: (held.number, held.timeline), default=None)
-    if newest is not None:
-        yield Hold(
-            newest.number, "it is the newest finished segment, behind which a stream goes on"
-        )
+
+
+def newest(found: Inventory) -> Hold | None:
+    """The newest finished segment, which tells where a stream goes on; None if there is none."""
+    held = max(found.segments, key=lambda held: (held.number, held.timeline), default=None)
+    if held is None:
+        return None
+    return Hold(held.number, "it is the newest finished segment, behind which a stream goes on")

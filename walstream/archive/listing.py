@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, Final
 
-from walstream.archive.coverage import Gap, Run, find_gaps, missing_histories, runs_of
+from walstream.archive.coverage import Gap, Run, look_twice, missing_histories, runs_of
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.holds import slot_holds
-from walstream.archive.inventory import Held, Inventory, take_inventory
+from walstream.archive.inventory import Held, Inventory
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.readers import active_readers
 from walstream.errors import FormatError
@@ -38,10 +38,7 @@ def list_archive(files: FileSystem, paths: ArchivePaths) -> tuple[Listing, Inven
     :raises ArchiveError: if it cannot be one archive.
     :raises OSError: if it cannot be read.
     """
-    found = take_inventory(files, paths)
-    if find_gaps(found):
-        # A file that gets another name while names are read may be missed.
-        found = take_inventory(files, paths)
+    found, gaps = look_twice(files, paths)
     return {
         "schema": SCHEMA,
         "directory": paths.root,
@@ -49,7 +46,7 @@ def list_archive(files: FileSystem, paths: ArchivePaths) -> tuple[Listing, Inven
         "durable": _position(found.mark),
         "removed_before": _removed_before(found),
         "timelines": _timelines(found),
-        "gaps": [_gap(gap, found.size) for gap in find_gaps(found)],
+        "gaps": [_gap(gap, found.size) for gap in gaps],
         "partials": [_partial(held, found) for held in found.partials],
         "histories": [_history(found.histories[each]) for each in sorted(found.histories)],
         "missing_histories": [history_file_name(each) for each in missing_histories(found)],

@@ -20,9 +20,11 @@ from walstream.archive.identity import find_identity
 from walstream.archive.paths import ArchivePaths, forms_of, rank_segments
 from walstream.errors import ArchiveError, DamagedWAL, FormatError
 from walstream.formats.arriving_pages import ArrivingPages
+from walstream.formats.lsn import LSN
 from walstream.formats.page_rules import PageRules
 from walstream.formats.pages import PAGE_SIZE, Buffer
 from walstream.formats.positions import SystemIdentity
+from walstream.formats.record_walk import RecordWalk
 from walstream.formats.segments import (
     SegmentFile,
     history_file_name,
@@ -38,7 +40,13 @@ _BACKUP_HISTORY = re.compile(r"[0-9A-F]{24}\.[0-9A-F]{8}\.backup")
 
 
 def restore(
-    files: FileSystem, paths: ArchivePaths, name: str, target: str, *, partial: bool = False
+    files: FileSystem,
+    paths: ArchivePaths,
+    name: str,
+    target: str,
+    *,
+    partial: bool = False,
+    records: bool = False,
 ) -> bool:
     """Give the file *name*; False if there is none, and nothing is wrong about that.
 
@@ -47,6 +55,7 @@ def restore(
 
     :param name: of a segment, a timeline's history or a backup's history: ``%f``.
     :param target: where it goes: ``%p``.
+    :param records: whether each record's checksum is checked too, of finished segments.
     :param partial: whether the segment that is still being received may be given too.
     :raises FormatError: for another name, and if what there is is damaged.
     :raises ArchiveError: if there is no archive, it is another cluster's, or WAL is missing in it.
@@ -60,7 +69,9 @@ def restore(
     elif _SEGMENT.fullmatch(name):
         if identity is None:
             raise ArchiveError(f"{paths.root} holds nothing that tells whose WAL it is")
-        content = _Segment(files, paths, identity, name, target).content(partial=partial)
+        content = _Segment(files, paths, identity, name, target).content(
+            partial=partial, records=records
+        )
     else:
         raise FormatError(
             f"{name!r} is not the name of a segment, a timeline history or a backup history file"
@@ -130,23 +141,25 @@ class _Segment:
             )
         self._segment: SegmentFile = segment
 
-    def content(self, *, partial: bool) -> Buffer | None:
+    def content(self, *, partial: bool, records: bool) -> Buffer | None:
         """What the segment holds; None if it is not there and need not be."""
-        content = self._finished()
+        content = self._finished(records)
         if content is None and partial:
             # It may get its final name between the two looks.
-            content = self._unfinished() or self._finished()
+            content = self._unfinished() or self._finished(records)
         if content is None:
             self._check_no_hole()
         return content
 
-    def _finished(self) -> Buffer | None:
+    def _finished(self, records: bool) -> Buffer | None:
         damage: FormatError | None = None
         for name in forms_of(self._name):
             path = self._paths.of(name)
             try:
                 content = read_segment(self._files, path, self._identity.segment_size)
                 self._check(content)
+                if records:
+                    self._check_records(content)
                 return content
             except FileNotFoundError:
                 continue
@@ -178,7 +191,7 @@ class _Segment:
             good = error.position - error.position % PAGE_SIZE
             if good < self._durable_end():
                 raise FormatError(f"{path} is damaged: {error}") from error
-            good -= self._identity.segment_size.start(self._segment.number)
+            good -= self._start
             content[good:] = bytes(size - good)
         return content
 
@@ -192,14 +205,27 @@ class _Segment:
 
         :raises DamagedWAL: naming the first that is not right.
         """
-        size = self._identity.segment_size
-        rules = PageRules(
-            size,
+        ArrivingPages(self._start, self._rules()).check(self._start, memoryview(content))
+
+    def _check_records(self, content: Buffer) -> None:
+        """Check all records that are whole in it.
+
+        :raises DamagedWAL: naming the first that is not right.
+        """
+        from crc32c import crc32c
+
+        RecordWalk(self._start, self._rules(), crc32c).feed(self._start, bytes(content))
+
+    @property
+    def _start(self) -> LSN:
+        return self._identity.segment_size.start(self._segment.number)
+
+    def _rules(self) -> PageRules:
+        return PageRules(
+            self._identity.segment_size,
             history=self._history(self._segment.timeline),
             system_identifier=self._identity.system_identifier,
         )
-        start = size.start(self._segment.number)
-        ArrivingPages(start, rules).check(start, memoryview(content))
 
     def _history(self, timeline: int) -> TimelineHistory | None:
         if timeline == 1:

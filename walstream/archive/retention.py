@@ -11,24 +11,27 @@ Everything here reads and writes files, so it belongs into a lane.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from walstream.archive.backup_starts import read_backup_start
-from walstream.archive.coverage import current_timeline, find_gaps, missing_histories
+from walstream.archive.coverage import Gap, current_timeline, look_twice, missing_histories
 from walstream.archive.filesystem import FileSystem
-from walstream.archive.holds import Hold, holds_of, slot_holds
-from walstream.archive.inventory import Held, Inventory, take_inventory
+from walstream.archive.holds import Hold, claims, newest, slot_holds
+from walstream.archive.inventory import Held, Inventory
 from walstream.archive.ledger import Ledger, change_ledger
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.readers import forget_dead_readers, retention_lock
-from walstream.errors import RetentionRefused
+from walstream.errors import FormatError, RetentionRefused
 from walstream.formats.lsn import INVALID, LSN
 from walstream.formats.positions import SystemIdentity, WALPosition
 from walstream.formats.segments import history_file_name, parse_segment_file
 from walstream.formats.timelines import TimelineHistory
 
 __all__ = ["Plan", "RetentionPolicy", "make_plan", "prune"]
+
+# So many files are removed at once; it takes milliseconds.
+_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,36 +101,59 @@ def prune(
         if not plan.removed:
             return plan
         _record(files, paths, plan)
-        for held in plan.removed:
-            files.unlink(paths.of(held.name))
-            advance(1)
+    done = 0
+    try:
+        while done < len(plan.removed):
+            # Whoever begins to read waits for one batch only; what they need then stays.
+            with retention_lock(files, paths, shared=False):
+                batch = plan.removed[done : done + _BATCH]
+                claim = _claim_before(files, paths, plan, batch[-1].number + 1)
+                if claim is not None:
+                    return replace(
+                        plan,
+                        removed=plan.removed[:done],
+                        next_kept=batch[0].name,
+                        reason=claim.reason,
+                    )
+                for held in batch:
+                    files.unlink(paths.of(held.name))
+            done += len(batch)
+            advance(len(batch))
+    finally:
         files.fsync_directory(paths.root)
     return plan
 
 
+def _claim_before(files: FileSystem, paths: ArchivePaths, plan: Plan, number: int) -> Hold | None:
+    """Who has come to need a segment before that number since the plan was made."""
+    size = plan.identity.segment_size
+    return next((hold for hold in claims(files, paths, size) if hold.number < number), None)
+
+
 def make_plan(files: FileSystem, paths: ArchivePaths, policy: RetentionPolicy, now: float) -> Plan:
     """Find out what may go. Changes nothing; errors as `prune`."""
-    found = take_inventory(files, paths)
-    identity = _check_sure(paths, found)
-    holds = [*holds_of(files, paths, found), *_Wishes(files, paths, found, policy, now).holds()]
-    if not found.segments:
+    found, gaps = look_twice(files, paths)
+    identity = _check_sure(paths, found, gaps)
+    wishes = _Wishes(files, paths, found, policy, now)
+    holds = [*claims(files, paths, found.size), *wishes.holds()]
+    last = newest(found)
+    if last is None:
         return Plan(identity, (), INVALID, None, "there is no finished segment")
-    hold = min(holds, key=lambda hold: hold.number)
+    hold = min((last, *holds), key=lambda hold: hold.number)
     oldest_first = sorted(found.segments, key=lambda held: (held.number, held.timeline, held.name))
     removed = tuple(held for held in oldest_first if held.number < hold.number)
     kept = oldest_first[len(removed)]
     return Plan(identity, removed, found.size.start(kept.number), kept.name, hold.reason)
 
 
-def _check_sure(paths: ArchivePaths, found: Inventory) -> SystemIdentity:
+def _check_sure(paths: ArchivePaths, found: Inventory, gaps: Iterable[Gap]) -> SystemIdentity:
     if found.identity is None:
         raise RetentionRefused(
             f"{paths.root} holds nothing that tells whose WAL it is: is it an archive?"
         )
-    gaps = [gap for gap in find_gaps(found) if gap.accepted is None]
-    if gaps:
-        size = found.size
-        first, last = (size.name(gaps[0].timeline, n) for n in (gaps[0].first, gaps[0].last))
+    gap = next((gap for gap in gaps if gap.accepted is None), None)
+    if gap is not None:
+        first, last = (found.size.name(gap.timeline, each) for each in (gap.first, gap.last))
         raise RetentionRefused(
             f"the archive has a gap, from {first} to {last}: what lies before may be all that "
             "there is to restore from; nothing was removed"
@@ -243,7 +269,10 @@ class _Wishes:
         return line.timeline_at(start.lsn) == start.timeline and self._has(self._number(start.lsn))
 
     def _backup(self, path: str) -> Hold:
-        start = read_backup_start(path)
+        try:
+            start = read_backup_start(path)
+        except (OSError, FormatError) as error:
+            raise RetentionRefused(f"it cannot be told what a backup needs: {error}") from error
         identity = self._found.identity
         if identity is not None and start.system_identifier not in (
             None,

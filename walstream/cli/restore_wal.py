@@ -36,6 +36,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="give the segment that was not finished too, for the last recovery from an archive "
         "that nobody fills any more",
     )
+    parser.add_argument(
+        "--verify",
+        metavar="WHAT",
+        choices=("headers", "records"),
+        default="headers",
+        help="what is checked: page headers, or records too",
+    )
 
 
 def run(arguments: Namespace) -> int:
@@ -43,7 +50,12 @@ def run(arguments: Namespace) -> int:
     try:
         paths = ArchivePaths(abspath(arguments.archive))
         given = restore(
-            FileSystem(), paths, arguments.name, arguments.target, partial=arguments.partial
+            FileSystem(),
+            paths,
+            arguments.name,
+            arguments.target,
+            partial=arguments.partial,
+            records=arguments.verify == "records",
         )
     except Exception as error:
         # Python would exit with 1 for one that nobody expected, and the server open too early.

@@ -170,8 +170,8 @@ class WALReceiver(StreamClient):
             try:
                 outcome = await self._receive_stream(position, start.sender_timeout)
             except ServerError as error:
-                if self._sink.written != position.lsn:
-                    raise  # it had begun
+                if self._sink.written != position.lsn or not self._modern:
+                    raise  # it had begun; or nobody can say what lies behind a gap
                 position = await self._cross_gap(questions, error, position)
                 continue
             if isinstance(outcome, StreamEnd):

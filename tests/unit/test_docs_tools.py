@@ -56,7 +56,8 @@ class ToolsPageTests(SynchronousTestCase):
         """Those that the command's module names, and 0."""
         for command, each in COMMANDS.items():
             module = vars(each.load())
-            actual = {module[name] for name in module["__all__"] if name.isupper()}
+            names = {name for name in module["__all__"] if name.isupper()} - {"SCHEMA"}
+            actual = {module[name] for name in names}
             documented = {int(status) for status, *_ in table(section(command), "status")}
             self.assertEqual(documented, {0} | actual, command)
 

@@ -83,7 +83,7 @@ class WALReceiver(StreamClient):
     # What a service asks for.
 
     def streaming(self) -> Deferred[None]:
-        """Wait until a stream has begun, which proves the connection good. To be called once.
+        """Wait until a stream has begun. To be called once.
 
         :raises WalstreamError: (in the Deferred) what ended the connection before.
         """
@@ -284,6 +284,8 @@ class WALReceiver(StreamClient):
             # Nothing but Terminate can be said to a stream of 2009.
             self.close(Disconnected("the stream was ended"))
             return Answer()
+        if self._error is not None and self._error.severity != "ERROR":
+            raise self._error  # the server says nothing more, and may be slow to hang up
         in_stream = self.phase in (ReceiverPhase.STOPPING, ReceiverPhase.QUERYING)
         if in_stream and self._error is None:
             if self._acknowledgement is not None:

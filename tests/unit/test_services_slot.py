@@ -51,7 +51,7 @@ class SlotTests(SlotCase):
     """What is done, and said."""
 
     def test_created(self) -> None:
-        """With WAL reserved; from where on is shown."""
+        """With WAL reserved; from where on is shown. (L5)"""
         server = self.start(SlotAction.CREATE)
         server.let_in()
         server.answer(CREATE, slot_name="s", consistent_point="0/0")

@@ -148,7 +148,7 @@ class GoodTests(_Case):
         self.assertEqual((note.is_fault, note.position), (False, self.wal_of.end))
 
     def test_several_partials_after_a_power_cut(self) -> None:
-        """What was being received is zeros, the mark is gone: nobody was told that it is durable."""
+        """What was being received is zeros, and the mark is gone: nothing of it was acknowledged."""
         for finished in (2, 3, 4):
             self.wal_of = WALBuilder(segment_size=SIZE)
             self.build(finished)

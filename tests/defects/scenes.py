@@ -138,7 +138,7 @@ def another_cluster(stage: Stage) -> Observed:
         second.conninfo(), stage.archive, "--no-loop", log=stage.log(2)
     ) as running:
         with suppress(AssertionError):
-            wait_until(lambda: running.process.poll() is not None, "over", 2)
+            wait_until(lambda: running.process.poll() is not None, "over", stage.patience)
         status = running.process.poll()
         if status is None:
             second.query("SELECT pg_logical_emit_message(true, '', repeat('x', 3000000))")
@@ -192,7 +192,7 @@ def promotion_at_a_boundary(stage: Stage) -> Observed:
 
 def promotion_in_a_record(stage: Stage) -> Observed:
     """The primary dies while it writes a long record, and its standby is promoted."""
-    primary = stage.clusters.primary()
+    primary = stage.clusters.primary(settings={"wal_keep_size": "1GB"})
     standby = stage.clusters.standby(primary)
     with stage.receiver.running(
         primary.conninfo(), stage.archive, "--synchronous", log=stage.log()
@@ -272,7 +272,7 @@ def _whether_it_hangs(stage: Stage, primary: Cluster, *options: str) -> Observed
         _wait_for(primary, "receiver")
         seconds = _commit(primary, stage.patience)
         with suppress(AssertionError):
-            wait_until(lambda: "synchronous" in running.text, "a word", stage.patience)
+            wait_until(lambda: "synchronous" in running.text, "a word", min(stage.patience, 5))
         text = running.text
         running.kill()
     if seconds is None:

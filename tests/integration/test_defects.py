@@ -14,7 +14,7 @@ from tests.servers import Clusters
 @pytest.mark.parametrize("number", SCENES)
 def test_walstream_has_not_the_defect(number: str, clusters: Clusters, tmp_path: Path) -> None:
     """Whatever triggers it: what comes of it is as an operator wants it."""
-    seen = SCENES[number](Stage(clusters, tmp_path, walstream(), patience=5))
+    seen = SCENES[number](Stage(clusters, tmp_path, walstream(), patience=20))
     assert seen.is_sound, seen.what
 
 

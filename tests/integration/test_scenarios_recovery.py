@@ -101,6 +101,8 @@ def test_a_slot_that_was_given_up(clusters: Clusters, tmp_path: Path) -> None:
         ours.await_text("starting log streaming")
         primary.query("SELECT pg_switch_wal()")
         wait_until(lambda: bool(finished_segments(archive)), "a segment")
+        primary.query("SELECT pg_logical_emit_message(true, '', 'x')")
+        wait_until(lambda: any(archive.glob("*.partial")), "the next one begun")
         assert ours.stop() == 0
     before = sorted(path.name for path in archive.iterdir())
     (unfinished,) = (name.removesuffix(".partial") for name in before if "partial" in name)
@@ -167,7 +169,7 @@ def test_a_timeline_is_left_in_a_record(
     The archive has more of the old timeline than the new primary. It is stopped and started before
     the new timeline has come as far.
     """
-    primary = clusters.primary()
+    primary = clusters.primary(settings={"wal_keep_size": "1GB"})
     standby = clusters.standby(primary)
     archive, base = tmp_path / "archive", directory / "base"
     both = primary.conninfo(

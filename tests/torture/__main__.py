@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def main() -> int:
     )
     parser.add_argument("--compress", help="have walstream compress, as its --compress says")
     arguments = parser.parse_args()
+    # What was made is taken away again, and a run can be gone on with, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = ("--compress", arguments.compress) if arguments.compress else ()
     return torture(
         arguments.directory.absolute(),

@@ -92,13 +92,13 @@ def torture(
             except Exception:
                 print(f"cycle {cycle + 1}: {plan}\n{traceback.format_exc()}", flush=True)
                 return 1
-            journal.add(plan, result)
+            journal.add(plan, result, world.kills)
             print(_line(cycle, plan, result), flush=True)
             if result.troubles:
                 print("\n".join(result.troubles))
                 print(f"what is needed to look into it is in {directory}; the plan: {plan}")
                 return 1
-        print(journal.summary(world.kills), flush=True)
+        print(journal.summary(), flush=True)
     return 0
 
 
@@ -126,6 +126,7 @@ class _Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._kills = 0
         self._lines = (
             [json.loads(line) for line in path.read_text().splitlines()] if (path.exists()) else []
         )
@@ -133,16 +134,20 @@ class _Journal:
     def __len__(self) -> int:
         return len(self._lines)
 
-    def add(self, plan: Plan, result: Result) -> None:
-        line = {"kind": plan.kind, **asdict(result)}
+    def add(self, plan: Plan, result: Result, kills: int) -> None:
+        """Note a cycle; *kills* in all cycles since this process began."""
+        line = {"kind": plan.kind, **asdict(result), "kills": kills - self._kills}
+        self._kills = kills
         self._lines.append(line)
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def summary(self, kills: int) -> str:
+    def summary(self) -> str:
+        """All cycles in one line."""
         lost = sum(line["lost"] for line in self._lines)
         kinds = [line["kind"] for line in self._lines]
         counts = ", ".join(f"{kind} {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
+        kills = sum(line["kills"] for line in self._lines)
         stalls = max((line["stall"] for line in self._lines), default=0.0)
         return (
             f"cycles: {len(self._lines)} ({counts}), confirmed commits: "

@@ -246,7 +246,7 @@ GUARDS = (
         "L9",
         "another cluster's WAL is refused",
         "archive/sink.py",
-        "            self._check_same_system(held, identity)\n",
+        "            check_same_system(self._paths, held, identity)\n",
         "            pass\n",
         "test_archive_writing.ContinuityTests.test_refuses_another_system",
     ),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from walstream.archive.compression import read_head
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.paths import ArchivePaths
-from walstream.errors import ArchiveError, FormatError
+from walstream.errors import ArchiveError, FormatError, WrongSystem
 from walstream.formats.pages import LONG_HEADER_SIZE, SegmentHeader, major_version
 from walstream.formats.positions import SystemIdentity
 from walstream.formats.segments import SegmentSize, parse_segment_file
@@ -20,6 +20,7 @@ from walstream.formats.segments import SegmentSize, parse_segment_file
 __all__ = [
     "adopt_segments",
     "check_newest",
+    "check_same_system",
     "find_identity",
     "is_same_system",
     "load_identity",
@@ -33,6 +34,18 @@ def is_same_system(one: SystemIdentity, other: SystemIdentity) -> bool:
         other.system_identifier,
         other.segment_size,
     )
+
+
+def check_same_system(paths: ArchivePaths, held: SystemIdentity, other: SystemIdentity) -> None:
+    """Check that a server is of the cluster whose WAL is held.
+
+    :raises WrongSystem: if it is not.
+    """
+    if not is_same_system(held, other):
+        raise WrongSystem(
+            f"archive {paths.root} is of {_describe(held)}, but the server is of "
+            f"{_describe(other)}: use another directory, or connect to the right server"
+        )
 
 
 def load_identity(files: FileSystem, paths: ArchivePaths) -> SystemIdentity | None:
@@ -204,3 +217,8 @@ def _identity(paths: ArchivePaths, name: str, header: SegmentHeader) -> SystemId
         segment_size=header.segment_size,
         server_version="9.6" if major == 9 else str(major),
     )
+
+
+def _describe(identity: SystemIdentity) -> str:
+    size = identity.segment_size.setting()
+    return f"system {identity.system_identifier} with segments of {size}"

@@ -16,7 +16,7 @@ from walstream.archive.checking import Verify, begin_record_check
 from walstream.archive.continuity import begins_at, check_continues, check_gap
 from walstream.archive.documents import Documents
 from walstream.archive.filesystem import FileSystem
-from walstream.archive.identity import is_same_system, store_identity
+from walstream.archive.identity import check_same_system, store_identity
 from walstream.archive.lane import Lane
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.possession import Expected
@@ -25,7 +25,7 @@ from walstream.archive.stream import Stream
 from walstream.archive.supply import SegmentSupply
 from walstream.archive.survey import Survey
 from walstream.archive.tenure import Tenure
-from walstream.errors import DamagedWAL, SinkFailed, WrongSystem
+from walstream.errors import DamagedWAL, SinkFailed
 from walstream.formats.arriving_pages import ArrivingPages
 from walstream.formats.lsn import LSN
 from walstream.formats.page_rules import PageRules
@@ -133,7 +133,7 @@ class ArchiveSink:
             await self._regain()
         held = self._provider.identity
         if held is not None:
-            self._check_same_system(held, identity)
+            check_same_system(self._paths, held, identity)
         if held is None or identity.server_version not in ("", held.server_version):
             try:
                 await self._lane.run(partial(self._store_identity, identity))
@@ -391,18 +391,6 @@ class ArchiveSink:
 
     def _size(self) -> SegmentSize:
         return self._identity().segment_size
-
-    def _check_same_system(self, held: SystemIdentity, other: SystemIdentity) -> None:
-        if not is_same_system(held, other):
-            raise WrongSystem(
-                f"archive {self._paths.root} is of {_describe(held)}, but the server is of "
-                f"{_describe(other)}: use another directory, or connect to the right server"
-            )
-
-
-def _describe(identity: SystemIdentity) -> str:
-    size = identity.segment_size.setting()
-    return f"system {identity.system_identifier} with segments of {size}"
 
 
 def _failed(what: str, path: str, error: OSError) -> SinkFailed:

@@ -31,6 +31,7 @@ _SETTINGS: dict[str, str | int] = {
     "shared_buffers": "512MB",
     "fsync": "off",
     "synchronous_commit": "off",
+    "full_page_writes": "on",
 }
 
 # Transactions of each client between two checkpoints.

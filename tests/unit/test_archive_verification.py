@@ -11,6 +11,7 @@ from tests.unit.archives import SIZE, DirectoryCase
 from walstream.archive.end_mark import EndMark
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.identity import store_identity
+from walstream.archive.ledger import Ledger, change_ledger
 from walstream.archive.verification import Finding, Scope, Verification
 from walstream.errors import ArchiveError
 from walstream.formats.lsn import LSN
@@ -530,3 +531,30 @@ class ArchiveTests(_Case):
         self.change(2, 500, b"\xff\x00\xff")
         for finding in self.verify():
             self.assertNotIn("\n", finding.what + finding.remedy)
+
+
+class AcceptedGapTests(_Case):
+    """Gaps that the operator accepted."""
+
+    def test_it_is_a_note(self) -> None:
+        """With what was durable before it, and everything behind it, verified."""
+        self.build(2)
+        self.wal_of.noop(1000)
+        before = self.wal_of.end
+        self.store(self.wal_of, partial=True)
+        behind = WALBuilder(segment_size=SIZE, start=SIZE.start(6))
+        behind.fill_segment()
+        self.store(behind)
+        self.mark(behind.end)
+        start, end = WALPosition(1, before), WALPosition(1, behind.start)
+        ledger = Ledger(SYSTEM_IDENTIFIER, SIZE).begun(WALPosition(1, _START))
+        ledger = ledger.gap_accepted(start, end, "2026-11-25T20:00:00Z")
+        change_ledger(FileSystem(), self.paths, lambda _: ledger)
+        found = self.verify()
+        self.assertEqual([each.is_fault for each in found], [False])
+        self.assertIn("accepted on 2026-11-25", found[0].what)
+        path = self.path / (self.name(3) + ".partial")
+        content = bytearray(path.read_bytes())
+        content[SIZE.offset(before) - 100] ^= 1
+        path.write_bytes(content)
+        self.assertEqual(self.faults(), [("damage", path.name)])

@@ -20,6 +20,7 @@ from walstream.archive.verification_plan import Unit, plan
 from walstream.archive.verification_work import Finding, UnitResult, verify_unit
 from walstream.errors import ArchiveError
 from walstream.formats.lsn import LSN
+from walstream.formats.positions import WALPosition
 from walstream.formats.segments import history_file_name
 from walstream.formats.timelines import TimelineHistory
 
@@ -209,9 +210,15 @@ class Verification:
             lsn,
         )
 
+    def _durable_ends(self) -> list[WALPosition]:
+        """Up to where the archive is durable, and was when a gap was accepted there."""
+        mark, ledger = self._found.mark, self._found.ledger
+        gaps = () if ledger is None else ledger.gaps
+        ends = [WALPosition(gap.timeline, gap.start) for gap in gaps]
+        return ends if mark is None else [*ends, mark]
+
     def _results(self, jobs: int) -> Iterator[tuple[Unit, UnitResult]]:
-        ends = [] if self._found.mark is None else [self._found.mark]
-        units = plan(self._found, jobs, self._wanted, ends)
+        units = plan(self._found, jobs, self._wanted, self._durable_ends())
         if jobs == 1 or self.files * self._found.size <= _WORTH:
             for unit in units:
                 yield unit, verify_unit(self._root, unit)

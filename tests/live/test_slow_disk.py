@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -127,14 +128,14 @@ async def _see_prompt_answers(server: Server, files: SlowFiles) -> None:
     ticking = LoopingCall(lambda: turns.append(reactor.seconds()))
     ticking.start(0.005)
     begun = reactor.seconds()
-    end = START
+    end: int = START
     for number in range(40):
         # A segment and more, in pieces, with a question behind each.
         server.say(wal_message(end, wal(end, 30_000), end + 30_000))
         end += 30_000
         asked, before = reactor.seconds(), len(server.statuses)
         server.say(keepalive(end, reply_requested=True))
-        await _until(lambda end=end: any(status.write == end for _, status in server.statuses))
+        await _until(partial(_has_written, server, end))
         answered = reactor.seconds() - asked
         assert answered < _PROMPT, f"answer {number} took {answered:.3f} s"
         assert len(server.statuses) > before
@@ -150,6 +151,10 @@ async def _see_prompt_answers(server: Server, files: SlowFiles) -> None:
     assert all(
         a[1].flush <= b[1].flush for a, b in zip(server.statuses, server.statuses[1:], strict=False)
     )
+
+
+def _has_written(server: Server, end: int) -> bool:
+    return any(status.write == end for _, status in server.statuses)
 
 
 async def _until(condition: Callable[[], bool], timeout: float = 5.0) -> None:

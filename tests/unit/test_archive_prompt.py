@@ -30,11 +30,15 @@ class PromptCase(ArchiveCase):
     def watch(self) -> None:
         self.told: list[int] = []
         self.flushed: list[int] = []
+        self.is_enough = False
         self.archive.watch_durable(
-            lambda lsn: self.told.append(lsn - START),
-            lambda: self.flushed.append(self.archive.flushed - START),
+            self.in_thread, lambda: self.flushed.append(self.archive.flushed - START)
         )
         self.writing.is_held = True
+
+    def in_thread(self, lsn: int) -> bool:
+        self.told.append(lsn - START)
+        return self.is_enough
 
     def receive(self, size: int, timeline: int = 1) -> None:
         start = self.archive.written
@@ -175,6 +179,51 @@ class SyncSoonTests(PromptCase):
         self.writing.work()
         self.successResultOf(flushed)
         self.assertEqual((self.told, self.flushed), ([100], [100]))
+
+    def test_enough(self) -> None:
+        """Whom it was enough to be told in the thread: the reactor is not woken, but looks."""
+        self.begin_stream()
+        self.is_enough = True
+        self.receive(100)
+        self.archive.sync_soon()
+        self.writing.work()
+        self.assertEqual((self.told, self.flushed), ([100], []))
+        self.assertEqual(self.archive.flushed, START + 100)
+        self.assertEqual(self.flushed, [100])
+        self.receive(100)
+        self.archive.sync_soon()
+        self.writing.work()
+        self.assertEqual(self.archive.durable_position(), WALPosition(1, LSN(START + 200)))
+
+    def test_followed(self) -> None:
+        """Once somebody follows the archive, the reactor is told of what came, and what comes."""
+        self.begin_stream()
+        self.is_enough = True
+        self.receive(100)
+        self.archive.sync_soon()
+        self.writing.work()
+        self.assertEqual(self.archive.end(), WALPosition(1, LSN(START + 100)))
+        cursor = self.successResultOf(self.archive.open(1, LSN(START + 100)))
+        ready = cursor.ready()
+        self.receive(100)
+        self.archive.sync_soon()
+        self.writing.work()
+        self.successResultOf(ready)
+        cursor.close()
+
+    def test_finish_after_enough(self) -> None:
+        """What only the thread knows is not synced again at the end."""
+        self.begin_stream()
+        self.is_enough = True
+        self.receive(100)
+        self.archive.sync_soon()
+        self.writing.work()
+        calls = len(self.files.calls)
+        finished = self.archive.finish()
+        self.writing.work()
+        self.successResultOf(finished)
+        self.assertEqual(len(self.files.calls), calls)
+        self.assertEqual(self.archive.flushed, START + 100)
 
     def test_no_stream(self) -> None:
         """Without a stream there is nothing to do."""

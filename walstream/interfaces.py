@@ -230,13 +230,14 @@ class IPromptSink(IWALSink):
         stream is on; who asked learns of success by `watch_durable`, of failure as always.
         """
 
-    def watch_durable(in_thread: Callable[[int], None], in_reactor: Callable[[], None]) -> None:
+    def watch_durable(in_thread: Callable[[int], bool], in_reactor: Callable[[], None]) -> None:
         """Tell of each new durable position of the stream that has begun; one watcher at a time.
 
         :param in_thread: called with the position, which is then durable, data and directory
-            entry; in any thread, in which it must not wait and not raise. `flushed` may follow
-            later.
-        :param in_reactor: called in the reactor's thread after `flushed` has moved.
+            entry; in any thread, in which it must not wait and not raise. It says whether that
+            was enough, so that the reactor's thread need not be woken for the watcher.
+        :param in_reactor: called in the reactor's thread after `flushed` has moved: soon, or when
+            somebody looks at `flushed`.
         """
 
     def unwatch_durable() -> None:

@@ -117,7 +117,7 @@ class ArchiveDirectory(ServedArchive):
         self._sink.sync_soon()
 
     def watch_durable(
-        self, in_thread: Callable[[int], None], in_reactor: Callable[[], None]
+        self, in_thread: Callable[[int], bool], in_reactor: Callable[[], None]
     ) -> None:
         """See `IPromptSink.watch_durable`."""
         self._sink.watch_durable(in_thread, in_reactor)
@@ -158,6 +158,12 @@ class ArchiveDirectory(ServedArchive):
         :raises OSError: if it cannot be told.
         """
         self._sink.assure()
+
+    # IWALProvider
+
+    def _follow(self) -> None:
+        super()._follow()
+        self._sink.catch_up()
 
     # Storage
 

@@ -29,6 +29,8 @@ class ArchiveProvider:
     """Serves an archive directory; see `IWALProvider` for what its methods promise.
 
     Whoever knows better how far the archive goes says so with `extend`.
+
+    :ivar is_followed: whether anybody has ever asked how far it goes.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class ArchiveProvider:
         places: Places,
     ) -> None:
         self.identity: SystemIdentity | None = None
+        self.is_followed = False
         self._files = files
         self._paths = paths
         self._documents = documents

@@ -95,6 +95,7 @@ class ServedArchive:
 
     def end(self) -> WALPosition:
         """See `IWALProvider.end`. 0/0 on timeline 1 while nothing is held."""
+        self._follow()
         return self._provider.end()
 
     def history(self, timeline: int) -> Deferred[TimelineHistory]:
@@ -111,7 +112,12 @@ class ServedArchive:
 
     def open(self, timeline: int, start: LSN) -> Deferred[IWALCursor]:
         """See `IWALProvider.open`. A cursor has at most two segments mapped into memory."""
+        self._follow()
         return Deferred.fromCoroutine(self._provider.open(timeline, start))
+
+    def _follow(self) -> None:
+        """From now on somebody follows the archive, and is to be told of all that comes."""
+        self._provider.is_followed = True
 
     # Storage
 

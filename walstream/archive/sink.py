@@ -111,10 +111,17 @@ class ArchiveSink:
     @property
     def flushed(self) -> int:
         """See `IWALSink.flushed`."""
+        self.catch_up()
         return self._flushed
+
+    def catch_up(self) -> None:
+        """Learn how far the archive has become durable meanwhile: before anybody is told."""
+        if self._stream is not None:
+            self._stream.catch_up()
 
     def resume_position(self) -> WALPosition | None:
         """See `IWALSink.resume_position`."""
+        self.catch_up()
         durable = self._durable
         if durable is None or self._books.behind_gap is not None:
             return self._books.behind_gap
@@ -122,6 +129,7 @@ class ArchiveSink:
 
     def durable_position(self) -> WALPosition | None:
         """See `IWALSink.durable_position`."""
+        self.catch_up()
         return self._durable
 
     async def adopt(self, identity: SystemIdentity) -> None:
@@ -160,7 +168,7 @@ class ArchiveSink:
             self._stream.sync_soon()
 
     def watch_durable(
-        self, in_thread: Callable[[int], None] | None, in_reactor: Callable[[], None] | None
+        self, in_thread: Callable[[int], bool] | None, in_reactor: Callable[[], None] | None
     ) -> None:
         """See `IPromptSink.watch_durable`; with None and None, `IPromptSink.unwatch_durable`."""
         if self._stream is not None:
@@ -362,6 +370,10 @@ class ArchiveSink:
         if self._told is None or self._told < durable:
             self._tenure.mark(durable)
             self._told = durable
+
+    def stream_is_followed(self) -> bool:
+        """See `StreamOwner.stream_is_followed`."""
+        return self._provider.is_followed
 
     def stream_has_unsynced(self, segments: int) -> None:
         """See `StreamOwner.stream_has_unsynced`."""

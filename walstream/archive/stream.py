@@ -47,6 +47,9 @@ class StreamOwner(Protocol):
         :raises OSError: to end the stream.
         """
 
+    def stream_is_followed(self) -> bool:
+        """Whether anybody in this process waits for WAL to become durable. In any thread."""
+
     def stream_has_unsynced(self, segments: int) -> None:
         """So many segments are complete and not yet durable."""
 
@@ -66,7 +69,8 @@ class Stream:
     :ivar flushed: the position up to which it is durable; may be further on for as long as WAL
         comes again that is durable already.
     :ivar failure: why nothing more can be kept, or None.
-    :ivar in_thread: called in the lane's thread with each new durable position, unless None.
+    :ivar in_thread: called in the lane's thread with each new durable position, unless None; says
+        whether that was all that anybody had to be told.
     :ivar in_reactor: called in the reactor's thread afterwards, unless None.
     """
 
@@ -89,7 +93,7 @@ class Stream:
         self.written: int = start.lsn
         self.flushed = flushed
         self.failure: SinkFailed | DamagedWAL | None = None
-        self.in_thread: Callable[[int], None] | None = None
+        self.in_thread: Callable[[int], bool] | None = None
         self.in_reactor: Callable[[], None] | None = None
         self._size = size
         self._supply = supply
@@ -108,7 +112,9 @@ class Stream:
         # As `flushed`, and ahead of it: by the lane's thread's own knowledge.
         self._synced = flushed
         self._sync_is_due = False
+        # Where the lane has come, in which segment; whether the reactor knows, and is to know.
         self._news: tuple[int, OpenSegment] | None = None
+        self._has_news = self._reactor_is_told = self._is_enough = False
 
     # Taking WAL.
 
@@ -177,6 +183,7 @@ class Stream:
 
     def flush(self) -> Deferred[LSN]:
         """See `IWALSink.flush`."""
+        self.catch_up()
         if self.failure is not None:
             return fail(self.failure)
         if self.flushed >= self.written:
@@ -226,9 +233,10 @@ class Stream:
             step()
             if end > self._synced:
                 self._synced = end
+                self._is_enough = False
                 if self.in_thread is not None:
                     self._owner.stream_is_synced(end)
-                    self.in_thread(end)
+                    self._is_enough = self.in_thread(end)
         except BaseException:
             self._is_broken = True
             raise
@@ -250,21 +258,27 @@ class Stream:
         except BaseException:
             self._lane.tell(partial(self._job_failed, Failure(), segment))
             return
-        news, self._news = self._news, (end, segment)
-        if news is None:
-            self._lane.tell(self._take_news)
+        self._news = end, segment
+        self._has_news = True
+        # To wake the reactor costs more than all else here, and on a commit's path at that.
+        is_urgent = not self._is_enough or self._owner.stream_is_followed()
+        if is_urgent and not self._reactor_is_told:
+            self._reactor_is_told = True
+            self._lane.tell(self.catch_up)
 
-    def _take_news(self) -> None:
-        """In the reactor's thread: learn how far the lane has come."""
-        news, self._news = self._news, None
-        if news is not None and self.failure is None:
-            end, segment = news
+    # What follows, in the reactor's thread.
+
+    def catch_up(self) -> None:
+        """Learn how far the lane has come."""
+        if not self._has_news:
+            return
+        self._has_news = self._reactor_is_told = False  # before the news are looked at
+        if self._news is not None and self.failure is None:
+            end, segment = self._news
             try:
                 self._advance(end, segment)
             except OSError:
                 self._job_failed(Failure(), segment)
-
-    # What follows, in the reactor's thread.
 
     def _advance(self, end: int, segment: OpenSegment | None) -> None:
         if segment is not None and segment.was_replaced:

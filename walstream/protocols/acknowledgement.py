@@ -209,10 +209,9 @@ class Acknowledgement:
         if self._running:
             self._failed(failure)
 
-    def _durable(self, lsn: int) -> None:
+    def _durable(self, lsn: int) -> bool:
         """Called by a prompt sink, in the thread that has made WAL durable up to *lsn*."""
-        if self._synchronous:
-            self._line.report_now(self._sink.written, lsn)
+        return not self._synchronous or self._line.report_now(self._sink.written, lsn)
 
     def _durable_in_reactor(self) -> None:
         """Called by a prompt sink afterwards, in the reactor's thread."""

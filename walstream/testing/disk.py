@@ -6,6 +6,7 @@ The files are real ones, in a directory of the test's own.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from twisted.python.failure import Failure
 
 from walstream.archive.filesystem import FileIdentity, FileSystem
 
-__all__ = ["ManualLane", "ScriptedFiles"]
+__all__ = ["ManualLane", "ScriptedFiles", "SlowFiles"]
 
 T = TypeVar("T")
 
@@ -171,6 +172,30 @@ class ScriptedFiles(FileSystem):
 
     def _short(self, path: str) -> str:
         return os.path.relpath(path, self._directory)
+
+
+class SlowFiles(FileSystem):
+    """The file system, on a disk that takes its time for each sync.
+
+    :ivar seconds: how long a sync takes at least; the thread that calls it waits.
+    :ivar syncs: how many there were.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.syncs = 0
+
+    def fsync(self, fd: int) -> None:
+        self._wait()
+        super().fsync(fd)
+
+    def fdatasync(self, fd: int) -> None:
+        self._wait()
+        super().fdatasync(fd)
+
+    def _wait(self) -> None:
+        time.sleep(self.seconds)
+        self.syncs += 1
 
 
 def _outcome(job: Callable[[], T]) -> T | Failure:

@@ -11,9 +11,9 @@ from threading import Event, Thread
 import psycopg
 import pytest
 
-from tests.integration.proxy import CuttableProxy
 from tests.servers import Clusters, every_version
 from tests.servers.daemon import Walstream, wait_until
+from tests.servers.proxy import Proxy
 from tests.unit.test_formats_synchronous_standby_names import BAD, GOOD
 from walstream.embedded import Cluster
 from walstream.formats.synchronous_standby_names import SynchronousStandbyNames
@@ -217,7 +217,7 @@ def committing(primary: Cluster) -> Iterator[list[tuple[float, float]]]:
 def test_commits_stall_less_than_half_a_second(clusters: Clusters, tmp_path: Path) -> None:
     """When the connection is lost, by the server or on the way: the best of some cuts each."""
     primary = clusters.primary()
-    with CuttableProxy(primary.port) as proxy:
+    with Proxy(primary.port) as proxy:
         options = ("--synchronous", "-d", primary.conninfo(port=proxy.port))
         with receive(primary, tmp_path / "archive", *options) as walstream:
             demand(primary, "walstream")

@@ -167,6 +167,25 @@ class GoodTests(_Case):
             for path in self.path.glob("*.partial"):
                 path.unlink()
 
+    def test_a_mark_that_is_older_than_the_next_segment(self) -> None:
+        """Killed in between: what follows the mark came, though nobody vouches for it."""
+        self.build(2)
+        self.wal_of.noop(100)
+        for mark in (self.wal_of.records[-2].end, self.wal_of.end):
+            self.wal_of.noop(100)
+            self.wal_of.switch()
+            self.wal_of.noop(100)
+            self.store(self.wal_of)
+            for path in sorted(self.path.glob("?" * 24))[2:]:
+                path.rename(path.with_name(path.name + ".partial"))
+            self.mark(mark)
+            for jobs in (1, 3):
+                verification = Verification(FileSystem(), self.paths)
+                faults = [each for each in verification.findings(jobs) if each.is_fault]
+                self.assertEqual(faults, [])
+            for path in self.path.glob("*.partial"):
+                path.unlink()
+
     def test_compressed_segments(self) -> None:
         """They are decoded, among plain ones and beside themselves."""
         self.build(4)

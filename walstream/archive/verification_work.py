@@ -130,7 +130,9 @@ class _Work:
         if result.first is None and result.is_whole:
             result.first = walk.first
         result.last = walk.last
-        if self._walk is None:
+        is_open = piece.is_partial and walk.needs < start + self._size
+        if self._walk is None or is_open:
+            # Of what is behind the end that is vouched for nothing is known, not even the chain.
             result.is_whole, result.last = False, None
 
     def _verify_partial(self, walk: RecordWalk, piece: Piece) -> None:

@@ -17,18 +17,14 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from tests.unit.archives import IDENTITY, SIZE, history, record_wal
 from walstream.archive import ArchiveDirectory, ArchiveReader
 from walstream.errors import ArchiveError, EndOfTimeline
 from walstream.formats.lsn import LSN
-from walstream.formats.segments import SegmentSize
-from walstream.formats.timelines import TimelineHistory, TimelineSwitch
-from walstream.interfaces import IWALProvider, SystemIdentity, WALPosition
-from walstream.testing.wal import SYSTEM_IDENTIFIER, wal_bytes
+from walstream.interfaces import IWALProvider, WALPosition
 
 reactor = cast(Any, _reactor)
 
-SIZE = SegmentSize(1 << 20)
-IDENTITY = SystemIdentity(SYSTEM_IDENTIFIER, SIZE, "18.6")
 START = SIZE.start(1)
 LENGTH = 24 * SIZE + 123_456
 PIECE = 128 * 1024
@@ -37,7 +33,7 @@ PIECE = 128 * 1024
 @pytest.fixture(scope="module")
 def wal() -> bytes:
     """The WAL that is sent."""
-    return wal_bytes(START, LENGTH, segment_size=SIZE)
+    return record_wal(START, LENGTH)
 
 
 @implementer(IPushProducer)
@@ -136,7 +132,8 @@ async def test_written_read_and_followed_at_once(tmp_path: Path, wal: bytes) -> 
     for number in range(24):
         content = (tmp_path / SIZE.name(1, number + 1)).read_bytes()
         assert content == wal[number * SIZE : (number + 1) * SIZE]
-    assert sorted(os.listdir(tmp_path / ".walstream")) == ["end", "identity.json", "lock"]
+    own = ["end", "identity.json", "ledger.json", "ledger.lock", "lock", "readers", "retention"]
+    assert sorted(os.listdir(tmp_path / ".walstream")) == own
 
 
 @pytest_twisted.ensureDeferred
@@ -152,16 +149,17 @@ async def test_timeline_switch_is_followed(tmp_path: Path, wal: bytes) -> None:
     cursors = [await each.open(1, LSN(START + length)) for each in (archive, reader)]
     ends = [cursor.ready() for cursor in cursors]
     await archive.finish()
-    switch = TimelineSwitch(1, LSN(START + length), "by a test")
-    await archive.store_history(2, TimelineHistory(2, (switch,)).format())
+    descent = history(2, (1, START + length))
+    await archive.store_history(2, descent.format())
     await archive.begin(2, SIZE.start(4))
-    await _Source(archive, wal[3 * SIZE :], SIZE.start(4)).run()
+    branch = record_wal(SIZE.start(4), LENGTH - 3 * SIZE, descent)
+    await _Source(archive, branch, SIZE.start(4)).run()
     for end in ends:
         with pytest.raises(EndOfTimeline) as told:
             await end
         assert (told.value.next_timeline, told.value.switch_point) == (2, START + length)
     await _read(reader, wal[:length])
-    await _read(reader, wal[3 * SIZE :], SIZE.start(4), 2)
+    await _read(reader, branch, SIZE.start(4), 2)
     for cursor in cursors:
         cursor.close()
     await archive.storage.close()
@@ -210,14 +208,15 @@ _WRITER = """
 import sys
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from tests.live.test_archive_live import IDENTITY, SIZE, START, _opened, wal_bytes
+from tests.live.test_archive_live import START, _opened
+from tests.unit.archives import BUILT, record_wal
 
 async def write():
     archive = await _opened(sys.argv[1])
     await archive.begin(1, START)
-    while True:
+    while archive.written + 300_000 < BUILT.stop:
         start = archive.written
-        archive.write(start, memoryview(wal_bytes(start, 300_000, segment_size=SIZE)))
+        archive.write(start, memoryview(record_wal(start, 300_000)))
         print(int(await archive.flush()), flush=True)
 
 Deferred.fromCoroutine(write()).addErrback(lambda failure: failure.printTraceback())
@@ -249,5 +248,5 @@ async def test_killed_writer(tmp_path: Path) -> None:
     end = archive.durable_position()
     assert end is not None
     assert end.lsn >= acknowledged
-    await _read(archive, wal_bytes(START, end.lsn - START, segment_size=SIZE))
+    await _read(archive, record_wal(START, end.lsn - START))
     await archive.storage.close()

@@ -28,6 +28,7 @@ from walstream.testing.disk import ManualLane, ScriptedFiles
 from walstream.testing.wal import SYSTEM_IDENTIFIER, WALBuilder, wal_bytes
 
 __all__ = [
+    "BUILT",
     "IDENTITY",
     "SIZE",
     "START",
@@ -36,6 +37,7 @@ __all__ = [
     "Producer",
     "compressed",
     "history",
+    "record_wal",
 ]
 
 T = TypeVar("T")
@@ -44,24 +46,29 @@ SIZE = SegmentSize(1 << 20)
 IDENTITY = SystemIdentity(SYSTEM_IDENTIFIER, SIZE, "18.6")
 #: Where the WAL of most tests begins: segment 5.
 START = SIZE.start(5)
+#: The positions of which `record_wal` has WAL.
+BUILT = range(SIZE, SIZE * 32)
 
-
-#: Where there are records.
-_BUILT = range(SIZE, SIZE * 32)
+_FIRST_TIMELINE = TimelineHistory(1, ())
 
 
 @cache
 def _built(system_identifier: int) -> bytes:
-    builder = WALBuilder(system_identifier, SIZE, start=LSN(_BUILT.start))
-    builder.fill_to(_BUILT.stop, 7000)
+    builder = WALBuilder(system_identifier, SIZE, start=LSN(BUILT.start))
+    builder.fill_to(BUILT.stop, 7000)
     return builder.bytes()
 
 
-def _records(start: int, size: int, history: TimelineHistory, system_identifier: int) -> bytes:
-    """WAL of which each page was begun on the timeline that the history says."""
+def record_wal(
+    start: int,
+    size: int,
+    history: TimelineHistory = _FIRST_TIMELINE,
+    system_identifier: int = SYSTEM_IDENTIFIER,
+) -> bytes:
+    """WAL of real records, inside `BUILT`; each page was begun on the timeline of the history."""
     first = start - start % PAGE_SIZE
     last = start + size
-    wal = bytearray(_built(system_identifier)[first - _BUILT.start : last - _BUILT.start])
+    wal = bytearray(_built(system_identifier)[first - BUILT.start : last - BUILT.start])
     for address in range(first, last, PAGE_SIZE):
         # The third field of a page's header.
         timeline = history.timeline_at(address).to_bytes(4, "little")
@@ -120,8 +127,8 @@ class DirectoryCase(SynchronousTestCase):
         """
         file = self.path / history_file_name(timeline)
         ancestry = TimelineHistory.parse(timeline, file.read_bytes()) if file.exists() else None
-        if _BUILT.start <= start and start + size <= _BUILT.stop:
-            return _records(start, size, ancestry or history(timeline), system_identifier)
+        if BUILT.start <= start and start + size <= BUILT.stop:
+            return record_wal(start, size, ancestry or history(timeline), system_identifier)
         return wal_bytes(
             start,
             size,

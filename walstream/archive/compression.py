@@ -24,13 +24,14 @@ __all__ = [
     "read_segment",
 ]
 
-_PIECE = 1 << 20
+# More at once would be memory that the kernel has to find, and to clear, each time.
+_PIECE = 1 << 19
 _PEEK = 4096
 _REMEMBERED = 8
 
 
 def pieces_of(files: FileSystem, path: str, size: int) -> Iterator[bytes]:
-    """What the segment file at *path* holds, in order, in pieces of at most about a mebibyte.
+    """What the segment file at *path* holds, in order, in pieces of at most half a mebibyte or so.
 
     Only when the last piece has come is it known that the file is whole.
 

@@ -25,7 +25,7 @@ from walstream.formats.record_walk import FoundRecord, RecordWalk, walk_through
 
 __all__ = ["Finding", "UnitResult", "verify_unit"]
 
-_PIECE = 1 << 20
+_PIECE = 1 << 19
 
 
 @dataclass(frozen=True, slots=True)

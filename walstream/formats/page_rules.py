@@ -25,6 +25,7 @@ from walstream.formats.pages import (
     magic_of_server,
 )
 from walstream.formats.positions import SystemIdentity
+from walstream.formats.record_skim import Ordinary
 from walstream.formats.segments import SegmentSize
 from walstream.formats.timelines import TimelineHistory
 
@@ -104,6 +105,13 @@ class PageRules:
         if flags & FIRST_IS_CONTRECORD and not rem_len:
             raise DamagedWAL(address, "what remains of the record", "at least one byte", "nothing")
         return flags, rem_len, size
+
+    def ordinary(self, address: int) -> Ordinary | None:
+        """What the pages from *address* on are like, as long as nothing special comes."""
+        if self.magic is None:
+            return None
+        segment_end = address - address % self.size + self.size
+        return Ordinary(self.magic, self.timeline, min(self.until, segment_end))
 
     def check_beginning(self, beginning: bytes, address: int) -> None:
         """Check the header of the page at *address* as far as it has come.

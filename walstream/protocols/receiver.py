@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -40,6 +41,7 @@ __all__ = ["Dialect", "ReceiverSettings", "StreamEnd", "WALReceiver"]
 
 # What a stream is closed with: the server's answer, or its error.
 _Closing = Deferred[Answer | Exception]
+_ERROR_OF: Any = attrgetter("value")
 
 
 @implementer(IPushProducer)
@@ -207,7 +209,7 @@ class WALReceiver(StreamClient):
         try:
             answer = await self._ask_for_stream(position, slot=None)
             if answer.streams:
-                closing = self.expect_answer().addErrback(_error_of)
+                closing = self.expect_answer().addErrback(_ERROR_OF)
                 over = self._stream_over = Deferred()
                 await self._close_stream(await self.in_time(over), closing)
         except ServerError as error:
@@ -264,7 +266,7 @@ class WALReceiver(StreamClient):
     async def _until_over(self, sender_timeout: float) -> tuple[StreamEnd | None, _Closing]:
         """Take WAL until the stream is over, by whoever's wish; and what it will be closed with."""
         # An error is a result here: if another comes first, nobody looks at this one.
-        closing = self.expect_answer().addErrback(_error_of)
+        closing = self.expect_answer().addErrback(_ERROR_OF)
         self._stream_over = Deferred()
         if self._modern:
             self._acknowledge(sender_timeout)
@@ -396,7 +398,3 @@ class WALReceiver(StreamClient):
         for deferred in waiting:
             if deferred is not None:
                 deferred.errback(reason)
-
-
-def _error_of(failure: Failure) -> Any:
-    return failure.value

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from tests.servers.daemon import wait_until
 from walstream.embedded import Cluster, Installation
@@ -28,17 +29,26 @@ def prepare_pgbench(primary: Cluster, scale: int = 1) -> None:
     primary.run([tool, "-i", "-q", "-s", str(scale), primary.conninfo()])
 
 
+# Beside pgbench's own transactions, which write half a kilobyte each: segments are to fill soon.
+_BULK = "SELECT pg_logical_emit_message(false, 'load', repeat('walstream', 1000));\n"
+
+
 @contextmanager
 def pgbench(primary: Cluster, clients: int = 4) -> Iterator[None]:
     """Have pgbench write for as long as the context lasts."""
     tool = primary.installation.tool("pgbench")
-    command: list[str | Path] = [tool, "-n", "-c", str(clients), "-T", "600", primary.conninfo()]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            yield
-            assert process.poll() is None, "pgbench has ended early"
-        finally:
-            process.kill()
+    command: list[str | Path] = [tool, "-n", "-c", str(clients), "-T", "600"]
+    with NamedTemporaryFile("w", suffix=".sql") as script:
+        script.write(_BULK)
+        script.flush()
+        command += ["-b", "tpcb-like@4", "-f", f"{script.name}@1", primary.conninfo()]
+        quiet = subprocess.DEVNULL
+        with subprocess.Popen(command, stdout=quiet, stderr=quiet) as process:
+            try:
+                yield
+                assert process.poll() is None, "pgbench has ended early"
+            finally:
+                process.kill()
 
 
 @contextmanager

@@ -247,7 +247,9 @@ def test_what_a_crash_of_pg_receivewal_left_is_received_again(
             "SELECT pg_logical_emit_message(true, 'x', string_agg(md5(random()::text), ''))"
             " FROM generate_series(1, 15000)"
         )
-        wait_until(lambda: partial.stat().st_size > 200_000, "flushed")
+        flushed = "SELECT flush_lsn >= %s FROM pg_stat_replication"
+        end = primary.end_of_wal()
+        wait_until(lambda: primary.query(flushed, end) == [(True,)], "flushed")
         process.kill()
         process.wait()
     size = partial.stat().st_size

@@ -100,8 +100,8 @@ GUARDS = (
         "L1",
         "after a failed sync the segment is received again into another file",
         "archive/sink.py",
-        "            self._supply.suspect = self._history.timeline\n",
-        "            pass\n",
+        "        self._maker.suspect(self._history.timeline)\n",
+        "",
         "test_archive_writing.RecoveryTests.test_the_segment_is_received_again_into_a_fresh_file",
     ),
     Guard(

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from walstream.archive.abandoned import give_up_beyond
 from walstream.archive.backpressure import Backpressure
 from walstream.archive.bookkeeping import Bookkeeping
-from walstream.archive.checking import Verify, begin_record_check
+from walstream.archive.checking import Verify
 from walstream.archive.continuity import begins_at, check_continues, check_gap
 from walstream.archive.documents import Documents
 from walstream.archive.filesystem import FileSystem
@@ -22,13 +22,11 @@ from walstream.archive.paths import ArchivePaths
 from walstream.archive.possession import Expected
 from walstream.archive.provider import ArchiveProvider
 from walstream.archive.stream import Stream
-from walstream.archive.supply import SegmentSupply
+from walstream.archive.stream_maker import StreamMaker
 from walstream.archive.survey import Survey
 from walstream.archive.tenure import Tenure
 from walstream.errors import DamagedWAL, SinkFailed
-from walstream.formats.arriving_pages import ArrivingPages
 from walstream.formats.lsn import LSN
-from walstream.formats.page_rules import PageRules
 from walstream.formats.positions import SystemIdentity, WALPosition
 from walstream.formats.segments import SegmentSize
 from walstream.formats.timelines import TimelineHistory
@@ -62,13 +60,11 @@ class ArchiveSink:
         self._documents = documents
         self._provider = provider
         self._lane = lane
-        self._verify = verify
         self._one_at_a_time = DeferredLock()
         self._tenure = Tenure(files, paths, lane)
         documents.assure = self._tenure.assure
         self._books = Bookkeeping(files, paths, lane, self._tenure.assure)
-        self._supply: SegmentSupply | None = None
-        self._suspect: int | None = None
+        self._maker = StreamMaker(files, paths, lane, self._tenure.assure, verify)
         self._stream: Stream | None = None
         self._written = self._flushed = 0
         self._durable: WALPosition | None = None
@@ -239,9 +235,7 @@ class ArchiveSink:
             self._written = self._flushed = found.durable.lsn
             if found.torn is not None:
                 # It is received again into another file: see `SegmentSupply`.
-                self._suspect = found.durable.timeline
-                if self._supply is not None:
-                    self._supply.suspect = self._suspect
+                self._maker.suspect(found.durable.timeline)
         self._books.found(found)
         self._provider.gaps = self._books.gaps
         if found.end is not None:
@@ -264,8 +258,7 @@ class ArchiveSink:
 
     async def _let_go(self) -> None:
         """Keep nothing open: what has failed may have to be unmounted."""
-        if self._supply is not None:
-            await self._supply.close()
+        await self._maker.close()
         self._provider.close()
         await self._tenure.let_go()
 
@@ -279,7 +272,11 @@ class ArchiveSink:
         identity = self._provider.identity
         assert identity is not None, "a size is known, so it is known whose"
         await self._books.begin(identity, held, start, history)
-        stream = await self._make_stream(start, behind_gap or held, history)
+        flushed: int = start.lsn
+        resumed = behind_gap or held
+        if resumed is not None and resumed.timeline == start.timeline:
+            flushed = resumed.lsn
+        stream = await self._maker.make(identity, start, flushed, history, self)
         self.backpressure.begin()
         self._history = history
         self._stream = stream
@@ -294,32 +291,6 @@ class ArchiveSink:
         # again, followers are better off with the old one.
         is_new = self._provider.end().timeline != start.timeline
         self._worth_telling = begins_at(history) if is_new else 0
-
-    async def _make_stream(
-        self, start: WALPosition, held: WALPosition | None, history: TimelineHistory
-    ) -> Stream:
-        size = self._size()
-        if self._supply is None:
-            self._supply = SegmentSupply(
-                self._files, self._paths, size, self._lane, self._tenure.assure
-            )
-            self._supply.suspect = self._suspect
-        supply = self._supply
-        flushed: int = start.lsn
-        if held is not None and held.timeline == start.timeline:
-            flushed = held.lsn
-        try:
-            first = await supply.prepare(start.timeline, start.lsn, flushed)
-        except OSError as error:
-            path = supply.path(start.timeline, size.number(start.lsn))
-            raise _failed("open", path, error) from error
-        identity = self._identity()
-        pages = ArrivingPages(start.lsn, PageRules.of(identity, history))
-        records = None
-        if self._verify is Verify.RECORDS:
-            begin = partial(begin_record_check, self._files, self._paths, identity, history)
-            records = await self._lane.run(partial(begin, start.lsn))
-        return Stream(start, flushed, size, first, supply, self._lane, self, pages, records)
 
     async def _history_of(self, timeline: int) -> TimelineHistory:
         held = self._durable
@@ -381,14 +352,12 @@ class ArchiveSink:
 
     def stream_replaced(self, start: int) -> None:
         """See `StreamOwner.stream_replaced`."""
-        if self._supply is not None:
-            self._supply.suspect = None
+        self._maker.suspect(None)
         self._provider.was_replaced(self._history.timeline, self._size().number(start))
 
     def stream_failed(self, error: SinkFailed | DamagedWAL) -> None:
         """See `StreamOwner.stream_failed`."""
-        if self._supply is not None:
-            self._supply.suspect = self._history.timeline
+        self._maker.suspect(self._history.timeline)
         self.backpressure.stop()
 
     def _store_identity(self, identity: SystemIdentity) -> None:

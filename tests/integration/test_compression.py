@@ -91,6 +91,8 @@ def receive_by_pg_receivewal(
         wait_until(lambda: bool(list(archive.glob("*.partial"))), "begun")
         fill(primary, segments)
         wait_until(lambda: len(forms(archive)) >= before + segments, f"{segments} more")
+        primary.query("SELECT pg_logical_emit_message(true, 'into', 'the next segment')")
+        wait_until(lambda: bool(list(archive.glob("*.partial"))), "a part of the next")
         client.send_signal(signal.SIGINT)
         _, errors = client.communicate(timeout=30)
     return subprocess.CompletedProcess(client.args, client.returncode, "", errors)

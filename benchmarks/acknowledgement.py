@@ -13,22 +13,19 @@ from __future__ import annotations
 
 import argparse
 import mmap
-import os
 import shutil
 import socket
 import statistics
-import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
 from benchmarks.backlog import Backlog, backlog
-from benchmarks.measure import ratio_line, settle
+from benchmarks.measure import ratio_line, running, settle
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import DEFAULT_SEGMENT_SIZE
 from walstream.wire import messages
@@ -37,6 +34,7 @@ from walstream.wire.frames import Frame, FrameReader, StartupReader, frontend_li
 from walstream.wire.messages import Column, ColumnType
 from walstream.wire.stream import WALPayload, wal_message_head
 
+_CHECKOUT = Path(__file__).parents[1]
 _SMALL, _LARGE = 2048, 128 * 1024
 _WARM_UP = 1.0  # seconds at the beginning that do not count
 
@@ -119,27 +117,13 @@ def _run(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         address = f"host=127.0.0.1 port={port} user=postgres sslmode=disable"
-        with _process([*command, address, "-D", str(directory), *extra]):
+        with running([*command, address, "-D", str(directory), *extra], _CHECKOUT):
             connection, _ = listener.accept()
             with connection:
                 server = _Server(connection, wal, segments)
                 server.converse()
                 steady = server.send(_SMALL, rate, seconds)
                 return steady, server.send(_LARGE, None, 1e9)
-
-
-@contextmanager
-def _process(command: Sequence[str]) -> Iterator[None]:
-    place = Path(__file__).parents[1]
-    environment = os.environ | {"PYTHONPATH": str(place)}
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen(
-        command, stdout=quiet, stderr=quiet, cwd=place, env=environment
-    ) as process:
-        try:
-            yield
-        finally:
-            process.kill()
 
 
 class _Segments:

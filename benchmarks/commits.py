@@ -17,7 +17,6 @@ import re
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import cpu_seconds, ratio_line
+from benchmarks.measure import cpu_seconds, ratio_line, running
 from tests.servers import installation as fetched_installation
 from walstream.embedded import Account, Cluster, workspace
 from walstream.embedded.processes import processes_below
@@ -186,7 +185,7 @@ def _walstream(primary: Cluster, base: Path, checkout: str | None = None) -> Ite
     directory = base / name
     # twistd prefers the directory that it is started in to all others.
     place = Path(checkout or Path(__file__).parents[1])
-    with _process([*command, "--archive", str(directory)], place) as process:
+    with running([*command, "--archive", str(directory)], place) as process:
         yield Candidate(name, (process.pid,), process.pid)
     shutil.rmtree(directory)
 
@@ -197,7 +196,7 @@ def _pg_receivewal(primary: Cluster, base: Path) -> Iterator[Candidate]:
     directory.mkdir(mode=0o700)
     tool = primary.installation.tool("pg_receivewal")
     command = [str(tool), "-D", str(directory), "-d", primary.conninfo(), "--synchronous"]
-    with _process(command, directory) as process:
+    with running(command, directory) as process:
         yield Candidate("pg_receivewal", (process.pid,), process.pid)
     shutil.rmtree(directory)
 
@@ -212,19 +211,6 @@ def _standby(primary: Cluster, base: Path) -> Iterator[Candidate]:
         children = processes_below(standby.pid)
         receiver = standby.query("SELECT pid FROM pg_stat_wal_receiver")[0][0]
         yield Candidate("standby", (standby.pid, *children), int(receiver))
-
-
-@contextmanager
-def _process(command: Sequence[str], place: Path) -> Iterator[subprocess.Popen[bytes]]:
-    environment = os.environ | {"PYTHONPATH": str(place)}
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen(
-        command, stdout=quiet, stderr=quiet, cwd=place, env=environment
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def _name_standby(primary: Cluster, name: str) -> None:

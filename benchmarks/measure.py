@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import statistics
+import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Figures", "cpu_seconds", "pairs", "ratio_line", "run", "settle"]
+__all__ = ["Figures", "cpu_seconds", "pairs", "ratio_line", "run", "running", "settle"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -101,3 +103,17 @@ def ratio_line(name: str, ratios: Sequence[float], goal: str) -> str:
         f"{name}: {statistics.median(ratios):.2f}x "
         f"({min(ratios):.2f}-{max(ratios):.2f}, n={len(ratios)}); goal {goal}"
     )
+
+
+@contextmanager
+def running(command: Sequence[str], checkout: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Have a command run, quietly and with that checkout of walstream, while the context lasts."""
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(
+        command, stdout=quiet, stderr=quiet, cwd=checkout, env=environment
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()

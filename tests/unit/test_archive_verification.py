@@ -160,12 +160,7 @@ class GoodTests(_Case):
                 content = path.read_bytes() if number == finished + 1 else bytes(SIZE)
                 path.with_name(path.name + ".partial").write_bytes(content)
                 path.unlink()
-            for jobs in (1, 3):
-                verification = Verification(FileSystem(), self.paths)
-                faults = [each for each in verification.findings(jobs) if each.is_fault]
-                self.assertEqual(faults, [])
-            for path in self.path.glob("*.partial"):
-                path.unlink()
+            self.assert_good_and_clear_partials()
 
     def test_a_mark_that_is_older_than_the_next_segment(self) -> None:
         """Killed in between: what follows the mark came, though nobody vouches for it."""
@@ -179,12 +174,16 @@ class GoodTests(_Case):
             for path in sorted(self.path.glob("?" * 24))[2:]:
                 path.rename(path.with_name(path.name + ".partial"))
             self.mark(mark)
-            for jobs in (1, 3):
-                verification = Verification(FileSystem(), self.paths)
-                faults = [each for each in verification.findings(jobs) if each.is_fault]
-                self.assertEqual(faults, [])
-            for path in self.path.glob("*.partial"):
-                path.unlink()
+            self.assert_good_and_clear_partials()
+
+    def assert_good_and_clear_partials(self) -> None:
+        """Nothing is wrong, however many processes look."""
+        for jobs in (1, 3):
+            verification = Verification(FileSystem(), self.paths)
+            faults = [each for each in verification.findings(jobs) if each.is_fault]
+            self.assertEqual(faults, [])
+        for path in self.path.glob("*.partial"):
+            path.unlink()
 
     def test_compressed_segments(self) -> None:
         """They are decoded, among plain ones and beside themselves."""

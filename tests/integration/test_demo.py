@@ -117,8 +117,6 @@ def test_shows_wal_on_its_way_and_ends_by_itself(log: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_in_order(log: Path, number: signal.Signals) -> None:
     """With the proof and the summary, and the status of success."""
-    if signal.getsignal(number) is signal.SIG_IGN:
-        pytest.skip(f"{number.name} is ignored here, as nohup has it, and so by the demo")
     with Demo("--rows=50", log=log) as demo:
         demo.await_display()
         demo.process.send_signal(number)

@@ -234,7 +234,8 @@ class Cluster:
     def signal_all(self, number: signal.Signals) -> None:
         """Send a signal to every process of the server, as SIGSTOP and SIGCONT want it."""
         for process in (self.pid, *processes_below(self.pid)):
-            os.kill(process, number)
+            with suppress(ProcessLookupError):  # a session that has just ended
+                os.kill(process, number)
 
     def promote(self) -> None:
         """End recovery and wait until the server takes writes."""

@@ -149,6 +149,17 @@ class StepTests(CompressingCase):
         self.assertRaises(ArchiveLost, compressor.compress, self.name(5), SIZE)
         self.assert_held("", ".gz")
 
+    def test_removed_while_it_is_compressed(self) -> None:
+        """By retention, or by hand: it does not come back in another form."""
+
+        def remove() -> None:
+            (self.path / self.name(5)).unlink(missing_ok=True)
+
+        compressor = SegmentCompressor(self.files, self.paths, _GZIP, remove, lambda: False)
+        compressor.compress(self.name(5), SIZE)
+        self.assert_held()
+        self.assertEqual(os.listdir(self.paths.compressing), [])
+
     def test_both_forms(self) -> None:
         """A kill has left both, or an operator: the compressed one is compared, and synced."""
         for suffix in ("zst", "lz4", "gz"):

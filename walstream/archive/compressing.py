@@ -118,8 +118,8 @@ class SegmentCompressor:
             return  # it was removed meanwhile
         try:
             damaged = self._find_damaged(plain)
-            if damaged is not None:
-                self._make(plain)
+            if damaged is not None and not self._make(plain):
+                return
         finally:
             self._files.close(plain.fd)
         self._files.fsync_directory(self._paths.root)
@@ -166,18 +166,23 @@ class SegmentCompressor:
 
     # A new one.
 
-    def _make(self, plain: _Plain) -> None:
+    def _make(self, plain: _Plain) -> bool:
+        """Make it; False if the plain one was removed meanwhile: it is not to be there again."""
         final = f"{plain.name}.{self._codec.suffix}"
         temporary = join(self._paths.compressing, final)
         self._files.make_directory(self._paths.compressing)
         try:
             self._write(temporary, plain)
             self._assure()
+            if self._files.find_size(self._paths.of(plain.name)) is None:
+                self._files.unlink(temporary)
+                return False
             self._files.rename(temporary, self._paths.of(final))
         except BaseException:
             with suppress(OSError):
                 self._files.unlink(temporary)
             raise
+        return True
 
     def _write(self, temporary: str, plain: _Plain) -> None:
         fd = self._files.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)

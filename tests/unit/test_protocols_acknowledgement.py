@@ -110,6 +110,15 @@ class AcknowledgementCase(SynchronousTestCase):
             (status.write - START, status.flush and status.flush - START) for _, status in self.sent
         ]
 
+    def lose_the_connection_with_all_durable(self) -> None:
+        """A hundred bytes have come, and the segment is about to come again from its start."""
+        self.receive(100)
+        self.sink.complete_flush()
+        self.acknowledgement.stop()
+        self.successResultOf(self.sink.finish())
+        self.successResultOf(self.sink.begin(1, START))
+        self.sent.clear()
+
 
 class ReportTests(AcknowledgementCase):
     """What a report says, and when one is due."""
@@ -173,12 +182,7 @@ class ReportTests(AcknowledgementCase):
     def test_write_is_never_behind_flush(self) -> None:
         """After a reconnect the segment comes again, but what is durable was written."""
         self.begin(reports_flush=True)
-        self.receive(100)
-        self.sink.complete_flush()
-        self.acknowledgement.stop()
-        self.successResultOf(self.sink.finish())
-        self.successResultOf(self.sink.begin(1, START))
-        self.sent.clear()
+        self.lose_the_connection_with_all_durable()
         self.begin(reports_flush=True)
         self.assertEqual(self.positions, [(100, 100)])
 
@@ -423,12 +427,7 @@ class RepeatTests(AcknowledgementCase):
     def test_all_is_durable_already(self) -> None:
         """After a reconnect what comes again is reported when it has come."""
         self.begin(synchronous=True)
-        self.receive(100)
-        self.sink.complete_flush()
-        self.acknowledgement.stop()
-        self.successResultOf(self.sink.finish())
-        self.successResultOf(self.sink.begin(1, START))
-        self.sent.clear()
+        self.lose_the_connection_with_all_durable()
         self.begin(synchronous=True)
         self.catch_up(100)
         self.acknowledgement.replied()

@@ -59,9 +59,6 @@ class IWALCursor(Interface):
         only at `available` or at a boundary of the provider's own, such as a segment's end.
         """
 
-    def rewind(position: int) -> None:
-        """Step back to *position*, which must lie inside what the last `read` gave."""
-
     def ready() -> Deferred[None]:
         """Wait until `read` would give at least a byte.
 

@@ -20,6 +20,7 @@ from walstream.interfaces import ISlotStore, Slot, SystemIdentity, WALPosition
 from walstream.protocols.phases import SenderPhase
 from walstream.protocols.sender import WALSender
 from walstream.protocols.settings import SenderSettings
+from walstream.protocols.standbys import Standby, Standbys
 from walstream.testing.memory import MemoryProvider
 from walstream.testing.transport import FlowTransport
 from walstream.testing.wal import SYSTEM_IDENTIFIER, WALBuilder, wal_bytes
@@ -245,6 +246,7 @@ class SenderCase(SynchronousTestCase):
         self.slots = MemorySlots()
         self.settings = SenderSettings(wall_clock=lambda: NOW)
         self.gone: list[WALSender] = []
+        self.standbys = Standbys()
         self.cancelled: list[tuple[int, bytes]] = []
 
     def connect(self) -> WALSender:
@@ -256,6 +258,7 @@ class SenderCase(SynchronousTestCase):
             self.clock,
             PID,
             KEY,
+            self.standbys,
             self.gone.append,
             lambda pid, key: self.cancelled.append((pid, key)),
         )
@@ -268,6 +271,11 @@ class SenderCase(SynchronousTestCase):
         """A client connects and is let in; the answer."""
         self.connect()
         return self.say(startup_message({**STARTUP, **parameters}))
+
+    def standby(self) -> Standby:
+        """The client as others see it, who must be the only one."""
+        (standby,) = self.standbys
+        return standby
 
     def say(self, data: bytes) -> bytes:
         """The client sends *data*; what it reads then, to the end."""

@@ -281,24 +281,6 @@ class CursorTests(CursorCase):
         cursor.ready().addErrback(lambda _: None)
         self.assertRaises(RuntimeError, cursor.ready)
 
-    def test_rewind_is_bounded(self) -> None:
-        """Not before the last read, and not behind it."""
-        cursor = self.cursor()
-        cursor.read(100)
-        cursor.read(100)
-        for position in (START + 99, START + 201):
-            self.assertRaises(ValueError, cursor.rewind, position)
-        cursor.rewind(START + 100)
-
-    def test_rewind_over_a_segment_that_was_left(self) -> None:
-        """Even if the cursor has gone on to the next segment meanwhile."""
-        cursor = self.cursor(START + SIZE - 100)
-        cursor.read(100)
-        self.successResultOf(cursor.ready())
-        cursor.rewind(START + SIZE - 50)
-        self.successResultOf(cursor.ready())
-        self.assertEqual(cursor.read(100), self.wal(START + SIZE - 50, 50))
-
     def test_views_stay_after_the_file_is_gone(self) -> None:
         """A segment that is removed while it is read is read to its end."""
         cursor = self.cursor()

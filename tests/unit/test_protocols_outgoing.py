@@ -9,12 +9,13 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.conversation import IDENTITY, NOW, START, keepalive, status, wal, wal_message
+from tests.unit.conversation import IDENTITY, NOW, PID, START, keepalive, status, wal, wal_message
 from walstream.errors import EndOfTimeline, ProtocolViolation
 from walstream.formats.lsn import LSN
 from walstream.interfaces import WALPosition
 from walstream.protocols.outgoing import OutgoingStream, StreamEvents
 from walstream.protocols.settings import SenderSettings
+from walstream.protocols.standbys import Standby, StandbyState
 from walstream.testing.memory import MemoryProvider
 from walstream.wire.copydata import HotStandbyFeedback, UnknownStandbyMessage
 from walstream.wire.stream import WALPayload
@@ -50,11 +51,14 @@ class OutgoingCase(SynchronousTestCase):
         self.flushed: list[int] = []
         self.over: list[Failure] = []
         self.events: list[str] = []
+        self.standby = Standby(PID, "postgres", "s1", None, NOW, StandbyState.CATCHUP)
+        self.changes: list[StandbyState] = []
         self.stream = self.make()
 
     def make(self) -> OutgoingStream:
         stream = OutgoingStream(
             self.successResultOf(self.provider.open(1, LSN(START))),
+            self.standby,
             cast(ITransport, self.transport),
             None,
             self.payload,
@@ -62,6 +66,7 @@ class OutgoingCase(SynchronousTestCase):
             self.timeout,
             self.clock,
             StreamEvents(
+                lambda: self.changes.append(self.standby.state),
                 self.flushed.append,
                 self.over.append,
                 lambda: self.events.append("silent"),
@@ -114,7 +119,7 @@ class StreamTests(OutgoingCase):
     def test_progress(self) -> None:
         """What a client reports is kept as it is."""
         self.start()
-        progress = self.stream.progress
+        progress = self.standby
         self.assertEqual((progress.write, progress.flush, progress.apply), (0, 0, 0))
         self.receive(status(5, 4, 3))
         self.receive(status(2, 1, 9))
@@ -133,7 +138,7 @@ class StreamTests(OutgoingCase):
         self.start()
         feedback = HotStandbyFeedback(1, 2, 3, 4, 5)
         self.stream.receive(feedback.pack())
-        self.assertEqual(self.stream.progress.feedback, feedback)
+        self.assertEqual(self.standby.feedback, feedback)
         self.assertEqual((self.flushed, self.sent()), ([], b""))
 
     def test_reply(self) -> None:

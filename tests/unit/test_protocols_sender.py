@@ -482,8 +482,7 @@ class StreamTests(SenderCase):
         expected = COPY_DONE + STREAMING_COMPLETE + IDENTIFIED + COPY_BOTH
         expected += wal_message(0x402000, wal(0x402000, 0x28), self.end)
         self.assertEqual(heard, expected)
-        assert self.session.stream is not None
-        self.assertEqual(self.session.stream.progress.write, START)
+        self.assertEqual(self.standby().write, START)
 
     def test_single_bytes(self) -> None:
         """Also byte by byte."""
@@ -496,11 +495,9 @@ class StreamTests(SenderCase):
     def test_progress(self) -> None:
         """What the client reports is kept as it is, be it back, ahead or nothing."""
         self.stream()
-        stream = self.session.stream
-        assert stream is not None
         for positions in ((START, 0, 0), (2**64 - 1, 5, 2**64 - 1), (1, 0, 2)):
             self.assertEqual(self.say(status(*positions)), b"")
-            progress = stream.progress
+            progress = self.standby()
             self.assertEqual((progress.write, progress.flush, progress.apply), positions)
 
     def test_feedback(self) -> None:
@@ -508,9 +505,7 @@ class StreamTests(SenderCase):
         self.stream()
         feedback = HotStandbyFeedback(9, 756, 0, 757, 1)
         self.assertEqual(self.say(copy_data(feedback.pack() + b"more")), b"")
-        stream = self.session.stream
-        assert stream is not None
-        self.assertEqual(stream.progress.feedback, feedback)
+        self.assertEqual(self.standby().feedback, feedback)
 
     def test_reply_requested(self) -> None:
         """A client that asks for a reply gets one at once: how far WAL was sent to it."""
@@ -1175,8 +1170,7 @@ class FlowTests(SenderCase):
         self.log_in()
         self.transport.deliver(query("START_REPLICATION 0/300000"))
         self.transport.deliver(status(START + 5))
-        assert self.session.stream is not None
-        self.assertEqual(self.session.stream.progress.write, START + 5)
+        self.assertEqual(self.standby().write, START + 5)
 
     def test_replies_do_not_pile_up(self) -> None:
         """However often it asks for a reply, while it reads nothing one is owed."""

@@ -68,13 +68,6 @@ class ForgetfulCursor(MemoryCursor):
         super().close()
 
 
-class StubbornCursor(MemoryCursor):
-    """Does not step back."""
-
-    def rewind(self, position: int) -> None:
-        pass
-
-
 class FrugalCursor(MemoryCursor):
     """Reads into one buffer again and again."""
 
@@ -140,7 +133,6 @@ PROVIDER_FAULTS: list[tuple[Callable[[], ProviderUnderTest], str]] = [
     (provider(MemoryProvider, HastyCursor), "test_waits_for_wal"),
     (provider(MemoryProvider, DeafCursor), "test_waits_for_wal"),
     (provider(MemoryProvider, ForgetfulCursor), "test_close_cancels_waiting"),
-    (provider(MemoryProvider, StubbornCursor), "test_rewinds"),
     (provider(MemoryProvider, FrugalCursor), "test_views_outlive_what_comes_after"),
     (provider(ModestProvider), "test_end_is_where_the_wal_ends"),
     (provider(EndlessProvider), "test_a_waiting_cursor_learns_of_the_end"),

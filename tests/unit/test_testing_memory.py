@@ -173,9 +173,8 @@ class MemoryProviderTests(SynchronousTestCase):
         self.assertEqual(self.provider.cursors, [])
 
     def test_a_cursor_is_used_as_its_interface_says(self) -> None:
-        """Two that wait, a rewind too far, waiting on a closed cursor: mistakes, not silence."""
+        """Two that wait, waiting on a closed cursor: mistakes, not silence."""
         cursor = self.successResultOf(self.provider.open(1, START))
-        self.assertRaises(ValueError, cursor.rewind, START - 1)
         ready = cursor.ready()
         self.assertRaises(RuntimeError, cursor.ready)
         cursor.close()

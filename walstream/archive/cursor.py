@@ -44,7 +44,6 @@ class Cursor:
         self._tail = tail
         self._images = images
         self._place = place
-        self._read_from = position
         self._image: Image | None = None
         self._next: Image | None = None
         self._loading: int | None = None
@@ -58,7 +57,7 @@ class Cursor:
 
     def read(self, limit: int) -> memoryview:
         """See `IWALCursor.read`. An image's end is a segment's."""
-        self._read_from = start = self.position
+        start = self.position
         image = self._image
         if image is None or not image.start <= start < image.end or image.is_stale:
             image = self._turn_over()
@@ -71,14 +70,6 @@ class Cursor:
         if end > image.middle and self._next is None and self._loading is None:
             self._look_ahead(image.end)
         return image.view[start - image.start : end - image.start]
-
-    def rewind(self, position: int) -> None:
-        """See `IWALCursor.rewind`."""
-        if not self._read_from <= position <= self.position:
-            raise ValueError(
-                f"{position} is not in the last read, from {self._read_from} to {self.position}"
-            )
-        self.position = position
 
     def ready(self) -> Deferred[None]:
         """See `IWALCursor.ready`."""

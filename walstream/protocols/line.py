@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -44,6 +45,11 @@ class Line(Protocol):
     def let_in(self) -> None:
         """The peer has said who it is: it may stay."""
         self.stop_timer()
+
+    def peer_address(self) -> tuple[str, int] | None:
+        """Where the peer comes from, and its port; None if it has no such address."""
+        peer = self._transport().getPeer()
+        return (peer.host, peer.port) if isinstance(peer, IPv4Address | IPv6Address) else None
 
     def send(self, data: bytes) -> None:
         """Write to the peer; what comes after the last word is dropped."""

@@ -13,6 +13,7 @@ from walstream.protocols.direct import DirectWriter
 from walstream.protocols.pump import WALPump
 from walstream.protocols.settings import SenderSettings
 from walstream.protocols.silence import SilenceWatch
+from walstream.protocols.standbys import Standby, StandbyState
 from walstream.wire.copydata import (
     HotStandbyFeedback,
     Keepalive,
@@ -23,34 +24,21 @@ from walstream.wire.copydata import (
 from walstream.wire.messages import copy_data
 from walstream.wire.stream import WALPayload
 
-__all__ = ["OutgoingStream", "StandbyProgress", "StreamEvents"]
-
-
-@dataclass(slots=True)
-class StandbyProgress:
-    """What a client last reported: byte positions, 0 for what it did not report.
-
-    The positions are the client's word: they may go back, and lie beyond what was sent.
-
-    :ivar feedback: its last hot standby feedback.
-    """
-
-    write: int = 0
-    flush: int = 0
-    apply: int = 0
-    feedback: HotStandbyFeedback | None = None
+__all__ = ["OutgoingStream", "StreamEvents"]
 
 
 @dataclass(frozen=True, slots=True)
 class StreamEvents:
     """Whom a stream tells what.
 
+    :ivar changed: the client has reported something, or has caught up.
     :ivar flushed: the client has made WAL durable up to this byte position.
     :ivar over: the cursor ended, with this failure.
     :ivar silent: the client gave no sign of life for the whole of ``wal_sender_timeout``.
     :ivar acknowledged: asked to, the client has acknowledged everything there is.
     """
 
+    changed: Callable[[], None]
     flushed: Callable[[int], None]
     over: Callable[[Failure], None]
     silent: Callable[[], None]
@@ -60,12 +48,14 @@ class StreamEvents:
 class OutgoingStream:
     """Streams a cursor's WAL to a client.
 
+    :param standby: the client, of which is kept up to date what concerns the stream.
     :param timeout: ``wal_sender_timeout`` in seconds; 0 for never.
     """
 
     def __init__(
         self,
         cursor: IWALCursor,
+        standby: Standby,
         transport: ITransport,
         direct: DirectWriter | None,
         payload: WALPayload,
@@ -74,7 +64,7 @@ class OutgoingStream:
         clock: IReactorTime,
         events: StreamEvents,
     ) -> None:
-        self.progress = StandbyProgress()
+        self._standby = standby
         self.payload = payload
         self._transport = transport
         self._settings = settings
@@ -137,10 +127,13 @@ class OutgoingStream:
         self._silence.heard()
         self._reply_awaited = False
         message = parse_standby_message(payload)
+        self._standby.replied = self._settings.wall_clock()
+        self._standby.sent = self.sent
         if isinstance(message, HotStandbyFeedback):
-            self.progress.feedback = message
-            return
-        self._take_status(message)
+            self._standby.feedback = message
+        else:
+            self._take_status(message)
+        self._events.changed()
 
     def keepalive(self, *, reply_requested: bool = False) -> None:
         """Send a keepalive; while the connection takes nothing, at most one is owed."""
@@ -153,8 +146,8 @@ class OutgoingStream:
         self._transport.write(copy_data(Keepalive(self.sent, now, reply_requested).pack()))
 
     def _take_status(self, status: StandbyStatus) -> None:
-        progress = self.progress
-        progress.write, progress.flush, progress.apply = status.write, status.flush, status.apply
+        standby = self._standby
+        standby.write, standby.flush, standby.apply = status.write, status.flush, status.apply
         if status.reply_requested:
             self.keepalive()
         if status.flush:
@@ -164,7 +157,7 @@ class OutgoingStream:
 
     def _check_acknowledgement(self) -> None:
         # A client that does not report a flush position is taken by its write position.
-        if (self.progress.flush or self.progress.write) == self.sent:
+        if (self._standby.flush or self._standby.write) == self.sent:
             self._awaits_acknowledgement = False
             self._events.acknowledged()
         elif not self._reply_awaited:
@@ -174,5 +167,9 @@ class OutgoingStream:
         self.keepalive(reply_requested=True)
 
     def _idle(self) -> None:
+        if self._standby.state is StandbyState.CATCHUP and self._pump.caught_up:
+            self._standby.state = StandbyState.STREAMING
+            self._standby.sent = self.sent
+            self._events.changed()
         if self._awaits_acknowledgement and self._pump.caught_up:
             self._check_acknowledgement()

@@ -18,6 +18,7 @@ from walstream.protocols.outgoing import OutgoingStream, StreamEvents
 from walstream.protocols.phases import SenderPhase
 from walstream.protocols.session import Session
 from walstream.protocols.settings import SenderSettings, client_sender_timeout
+from walstream.protocols.standbys import Standby, Standbys, StandbyState
 from walstream.protocols.stream_request import decide
 from walstream.wire import messages
 from walstream.wire.commands import StartReplication
@@ -39,6 +40,8 @@ class WALSender(Session):
     taken: see `Session`.
 
     :ivar stream: what is being streamed; None outside of a stream.
+    :ivar standby: the client as others see it; None before it was let in.
+    :param standbys: where others see it.
     :param gone: called once when the connection is gone.
     """
 
@@ -50,11 +53,14 @@ class WALSender(Session):
         clock: IReactorTime,
         pid: int,
         key: bytes,
+        standbys: Standbys,
         gone: Callable[[WALSender], None],
         cancel: Callable[[int, bytes], None],
     ) -> None:
         super().__init__(provider, settings, clock, pid, key, cancel)
         self.stream: OutgoingStream | None = None
+        self.standby: Standby | None = None
+        self._standbys = standbys
         self._provider = provider
         self._slots = slots
         self._settings = settings
@@ -73,6 +79,8 @@ class WALSender(Session):
         self._end_stream()
         self._slot = None
         self._slots.end_session(self.pid)
+        if self.standby is not None:
+            self._standbys.left(self.standby)
         self._gone(self)
 
     def pauseProducing(self) -> None:
@@ -91,6 +99,20 @@ class WALSender(Session):
         """The transport is gone; `connectionLost` follows."""
         self._end_stream()
 
+    def let_in(self) -> None:
+        """The client has said who it is."""
+        super().let_in()
+        client = self.client
+        assert client is not None, "it has said who it is"
+        self.standby = Standby(
+            self.pid,
+            client.user,
+            client.application_name,
+            self.peer_address(),
+            self._settings.wall_clock(),
+        )
+        self._standbys.changed(self.standby)
+
     # What the service asks for.
 
     def shut_down(self) -> None:
@@ -99,6 +121,7 @@ class WALSender(Session):
         if self.phase is SenderPhase.STREAMING:
             assert self.stream is not None
             self.phase = SenderPhase.SHUTTING_DOWN
+            self._standby_is(StandbyState.STOPPING)
             self.stream.await_acknowledgement()
         elif self.phase is SenderPhase.STREAMING_2009:
             self._end_copy()
@@ -171,15 +194,26 @@ class WALSender(Session):
         self._timeline = request.timeline
         self._successor = None
         self.phase = SenderPhase.STREAMING if modern else SenderPhase.STREAMING_2009
+        assert self.standby is not None, "only who was let in can ask for a stream"
+        self.standby.timeline, self.standby.slot = request.timeline, slot
+        self.standby.sent = request.start
+        self._standby_is(StandbyState.CATCHUP)
         self.stream = OutgoingStream(
             cursor,
+            self.standby,
             self.transport,  # type: ignore[arg-type]
             self._direct_writer(),
             payload,
             self._settings,
             self._sender_timeout(),
             self._clock,
-            StreamEvents(self._flushed, self._cursor_over, self._silent, self._acknowledged),
+            StreamEvents(
+                changed=self._changed,
+                flushed=self._flushed,
+                over=self._cursor_over,
+                silent=self._silent,
+                acknowledged=self._acknowledged,
+            ),
         )
         if self.output_full:
             self.stream.pause()
@@ -205,6 +239,15 @@ class WALSender(Session):
             raise
         except ProtocolViolation as error:
             self._break_off(CommandError(error.sqlstate, str(error)))
+
+    def _changed(self) -> None:
+        if self.standby is not None:
+            self._standbys.changed(self.standby)
+
+    def _standby_is(self, state: StandbyState) -> None:
+        if self.standby is not None:
+            self.standby.state = state
+            self._standbys.changed(self.standby)
 
     def _flushed(self, flush: int) -> None:
         if self._slot is not None:
@@ -279,9 +322,13 @@ class WALSender(Session):
         self.close("shut down")
 
     def _end_stream(self) -> None:
-        if self.stream is not None:
-            self.stream.stop()
-            self.stream = None
+        if self.stream is None:
+            return
+        self.stream.stop()
+        self.stream = None
+        if self.standby is not None:
+            self.standby.no_longer_streams()
+            self._standbys.changed(self.standby)
 
     def _release_slot(self) -> None:
         if self._slot is not None:

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from walstream.interfaces import ISlotStore, IWALProvider
 from walstream.protocols.sender import WALSender
 from walstream.protocols.settings import SenderSettings
+from walstream.protocols.standbys import Standbys
 
 __all__ = ["WALSenderFactory"]
 
@@ -23,7 +24,10 @@ _KEY_SIZE = 4
 
 
 class WALSenderFactory(Factory):
-    """Makes a `WALSender` for every connection."""
+    """Makes a `WALSender` for every connection.
+
+    :ivar standbys: the clients that were let in, as others see them.
+    """
 
     noisy = False
     _log = Logger()
@@ -35,6 +39,7 @@ class WALSenderFactory(Factory):
         settings: SenderSettings,
         clock: IReactorTime,
     ) -> None:
+        self.standbys = Standbys()
         self._provider = provider
         self._slots = slots
         self._settings = settings
@@ -61,6 +66,7 @@ class WALSenderFactory(Factory):
             self._clock,
             next(self._pids),
             token_bytes(_KEY_SIZE),
+            self.standbys,
             self._gone,
             self._cancel,
         )

@@ -9,7 +9,6 @@ from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
 from walstream.errors import EndOfTimeline, WALUnavailable
-from walstream.formats.lsn import LSN
 from walstream.interfaces import IWALCursor
 
 __all__ = ["MemoryCursor", "TimelineWAL", "WALSource"]
@@ -65,7 +64,6 @@ class MemoryCursor:
         self.position = position
         self._provider = provider
         self._timeline = timeline
-        self._read_from = position
         self._waiter: Deferred[None] | None = None
 
     @property
@@ -75,19 +73,9 @@ class MemoryCursor:
 
     def read(self, limit: int) -> memoryview:
         """See `IWALCursor.read`. The boundaries are those of what was appended."""
-        self._read_from = self.position
         view = self._provider.view(self._timeline, self.position, limit)
         self.position += len(view)
         return view
-
-    def rewind(self, position: int) -> None:
-        """See `IWALCursor.rewind`.
-
-        :raises ValueError: if *position* is not inside the last read.
-        """
-        if not self._read_from <= position <= self.position:
-            raise ValueError(f"{LSN(position)} is not in what was read last")
-        self.position = position
 
     def ready(self) -> Deferred[None]:
         """See `IWALCursor.ready`.

@@ -191,18 +191,6 @@ class _ProviderContract(SynchronousTestCase):
         two.close()
         self.read(one, 1000)
 
-    def test_rewinds(self) -> None:
-        """A cursor can step back to anywhere in its last read."""
-        self.append(50_000)
-        cursor = self.open()
-        self.read(cursor, 10_000)
-        before = cursor.position
-        size = len(self.read(cursor, 10_000))
-        for position in (before + size, before + size // 2, before):
-            cursor.rewind(position)
-            self.assertEqual(cursor.position, position)
-        self.read_up_to(cursor, self.end)
-
     # Waiting.
 
     def test_is_ready_when_there_is_wal(self) -> None:

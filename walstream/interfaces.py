@@ -247,19 +247,23 @@ class Slot:
 
     :ivar restart: the oldest WAL that its user may still need; None before anything is reserved.
     :ivar active_pid: the number of the session that uses it now, as in BackendKeyData; or None.
+    :ivar invalidation: why the slot is lost for good, in the words of pg_replication_slots'
+        ``invalidation_reason``; None for one that can be used.
     """
 
     name: str
     temporary: bool
     restart: WALPosition | None
     active_pid: int | None
+    invalidation: str | None = None
 
 
 class ISlotStore(Interface):
     """Physical replication slots: named reservations of WAL, each used by one session at a time.
 
-    Every method raises `CommandError` with PostgreSQL's SQLSTATE and words where PostgreSQL does,
-    in the Deferred where it returns one.
+    A method that returns a Deferred raises `CommandError` in it, with PostgreSQL's SQLSTATE and
+    words, where PostgreSQL does. The others never wait and never raise: what they are told of a
+    slot that is gone meanwhile, or another session's, is no news.
     """
 
     def create(
@@ -267,14 +271,14 @@ class ISlotStore(Interface):
     ) -> Deferred[Slot]:
         """Make a slot; 42602 for a bad name, 42710 if it exists, 53400 when all are in use."""
 
-    def read(name: str) -> Slot | None:
+    def read(name: str) -> Deferred[Slot | None]:
         """The slot of that name, if there is one."""
 
-    def slots() -> Collection[Slot]:
-        """All of them."""
+    def acquire(name: str, pid: int) -> Deferred[Slot]:
+        """Use a slot in session *pid*; 42704 if it does not exist, 55006 if another uses it.
 
-    def acquire(name: str, pid: int) -> Slot:
-        """Use a slot in session *pid*; 42704 if it does not exist, 55006 if another uses it."""
+        A session that has ended before this fires gives the slot back by `end_session`.
+        """
 
     def advance(name: str, restart: WALPosition) -> None:
         """Its user has everything before *restart*. Made durable soon, not at once."""
@@ -289,4 +293,13 @@ class ISlotStore(Interface):
         """
 
     def end_session(pid: int) -> None:
-        """Release and drop whatever session *pid* has: slots in use, and temporary ones."""
+        """Release and drop whatever session *pid* has: slots in use, and temporary ones.
+
+        A session ends once, but this may be called again, for what was under way meanwhile.
+        """
+
+    def watch_terminations(terminate: Callable[[int], None]) -> None:
+        """Have *terminate* called with the number of each session whose slot is taken from it.
+
+        The session has to end; what it had is given back by `end_session` as always.
+        """

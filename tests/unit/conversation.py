@@ -4,7 +4,7 @@ case. The clock of every test case stands at `NOW`, and so do the messages' time
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -141,7 +141,8 @@ class MemorySlots:
     """Slots in memory.
 
     :ivar calls: what was called, but for `read` and `slots`.
-    :ivar held_back: `create` and `drop` wait until this fires, if there is any.
+    :ivar held_back: `create`, `acquire` and `drop` wait until this fires, if there is any.
+    :ivar terminate: ends the session of that number.
     """
 
     def __init__(self) -> None:
@@ -149,6 +150,7 @@ class MemorySlots:
         self.held_back: Deferred[None] | None = None
         self._slots: dict[str, Slot] = {}
         self._owners: dict[str, int] = {}
+        self.terminate: Callable[[int], None] = lambda pid: None
 
     def create(
         self, name: str, pid: int, *, temporary: bool, restart: WALPosition | None
@@ -164,14 +166,17 @@ class MemorySlots:
         self._owners[name] = pid
         return slot
 
-    def read(self, name: str) -> Slot | None:
-        return self._slots.get(name)
+    def read(self, name: str) -> Deferred[Slot | None]:
+        return succeed(self._slots.get(name))
 
     def slots(self) -> Collection[Slot]:
         return self._slots.values()
 
-    def acquire(self, name: str, pid: int) -> Slot:
+    def acquire(self, name: str, pid: int) -> Deferred[Slot]:
         self.calls.append(("acquire", name, pid))
+        return self._soon().addCallback(lambda _: self._acquire(name, pid))
+
+    def _acquire(self, name: str, pid: int) -> Slot:
         slot = self._slots.get(name)
         if slot is None:
             raise CommandError("42704", f'replication slot "{name}" does not exist')
@@ -209,6 +214,9 @@ class MemorySlots:
                 self._slots[slot.name] = replace(slot, active_pid=None)
             if slot.temporary and self._owners[slot.name] == pid:
                 del self._slots[slot.name]
+
+    def watch_terminations(self, terminate: Callable[[int], None]) -> None:
+        self.terminate = terminate
 
     def _soon(self) -> Deferred[None]:
         waiter: Deferred[None] = succeed(None)

@@ -184,7 +184,7 @@ class SlotTests(AnswersCase):
             expected += complete("CREATE_REPLICATION_SLOT")
             command = f'CREATE_REPLICATION_SLOT "{name}" PHYSICAL{options}'
             self.assertEqual(self.answer(command), expected)
-            slot = self.slots.read(name)
+            slot = self.successResultOf(self.slots.read(name))
             assert slot is not None
             reserved = WALPosition(3, LSN.parse("0/D000000")) if reserve else None
             self.assertEqual((slot.restart, slot.temporary), (reserved, False))

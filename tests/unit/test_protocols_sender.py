@@ -621,16 +621,41 @@ class SlotTests(SenderCase):
 
     def test_busy_slot(self) -> None:
         """A slot is used by one session at a time; the other's use is left alone."""
-        self.slots.acquire("s", 99)
+        self.successResultOf(self.slots.acquire("s", 99))
         self.assertEqual(
             self.stream_by_slot(),
             error("ERROR", "55006", 'replication slot "s" is active for PID 99') + READY_FOR_QUERY,
         )
         self.say(TERMINATE)
-        slot = self.slots.read("s")
+        slot = self.successResultOf(self.slots.read("s"))
         assert slot is not None
         self.assertEqual(slot.active_pid, 99)
         self.slots.release("s", 99)
+
+    def test_client_leaves_while_the_store_decides(self) -> None:
+        """A slot that a client gets after it has gone is given back; no stream begins."""
+        self.slots.held_back = Deferred()
+        self.assertEqual(self.stream_by_slot(), b"")
+        self.session.abort("the test wants it")
+        self.clock.advance(0)
+        self.slots.held_back.callback(None)
+        self.assertEqual(
+            self.slots.calls,
+            [("acquire", "s", PID), ("end_session", PID), ("end_session", PID)],
+        )
+
+    def test_slot_is_taken_away(self) -> None:
+        """A session whose slot is taken from it ends in PostgreSQL's way, in a stream or not."""
+        words = error("FATAL", "57P01", "terminating connection due to administrator command")
+        for begin in (self.log_in, self.stream_by_slot):
+            begin()
+            self.session.terminate()
+            self.assertEqual(self.hear(), words)
+            self.session.terminate()  # it is ending already
+            self.assertEqual(self.hear(), b"")
+            self.check_nothing_is_left()
+            self.gone.clear()
+        self.connect()
 
     def test_refused_stream_releases_the_slot(self) -> None:
         """A stream that is refused does not keep the slot."""
@@ -661,9 +686,9 @@ class SlotTests(SenderCase):
         self.stream_by_slot()
         self.session.abort("the test wants it")
         self.clock.advance(0)
-        self.slots.acquire("s", 99)
+        self.successResultOf(self.slots.acquire("s", 99))
         opened.errback(WALUnavailable("000000010000000000000003"))
-        slot = self.slots.read("s")
+        slot = self.successResultOf(self.slots.read("s"))
         assert slot is not None
         self.assertEqual(slot.active_pid, 99)
         self.slots.release("s", 99)

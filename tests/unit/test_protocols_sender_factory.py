@@ -70,8 +70,9 @@ class WALSenderFactoryTests(SynchronousTestCase):
         self.clock.advance(NOW)
         self.provider = MemoryProvider(IDENTITY, WALPosition(1, START))
         self.end = self.provider.append(wal(START, 100))
+        self.slots = MemorySlots()
         self.factory = WALSenderFactory(
-            self.provider, MemorySlots(), SenderSettings(wall_clock=lambda: NOW), self.clock
+            self.provider, self.slots, SenderSettings(wall_clock=lambda: NOW), self.clock
         )
         self.addCleanup(self.check_nothing_is_left)
 
@@ -139,6 +140,16 @@ class WALSenderFactoryTests(SynchronousTestCase):
         ):
             self.cancel(body)
         self.assertEqual(client.hear(), b"")
+
+    def test_slot_is_taken_from_a_session(self) -> None:
+        """The slot store ends a session by its pid, and no other; one that is gone is none."""
+        client, other = self.connect(), self.connect()
+        for each in (client, other):
+            each.stream()
+        self.slots.terminate(client.session.pid)
+        self.slots.terminate(99)
+        self.assertEqual(kinds(client.hear()), "E")
+        self.assertEqual(other.hear(), b"")
 
     # drain.
 

@@ -264,12 +264,12 @@ class TogetherTests(TogetherCase):
         self.sink.flush()
         self.clock.advance(10)
         self.settle()
-        slot = self.slots.read("s")
+        slot = self.successResultOf(self.slots.read("s"))
         assert slot is not None
         self.assertEqual(slot.restart, WALPosition(1, LSN(START + 1000)))
         self.receiver.stop()
         self.settle()
-        slot = self.slots.read("s")
+        slot = self.successResultOf(self.slots.read("s"))
         assert slot is not None
         self.assertIsNone(slot.active_pid)
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
@@ -47,6 +47,7 @@ class DirectorySlots:
         self._saver = SlotSaver(self._snapshot, lane.run, clock)
         self._slots: dict[str, Slot] = {}
         self._waiting: dict[str, list[Deferred[None]]] = {}
+        self._terminate: Callable[[int], None] = lambda pid: None
 
     # Storage: opened before, and closed after, it is used.
 
@@ -69,26 +70,22 @@ class DirectorySlots:
         """See `ISlotStore.create`. A temporary slot is its session's until that ends."""
         return Deferred.fromCoroutine(self._create(Slot(name, temporary, restart, pid), pid))
 
-    def read(self, name: str) -> Slot | None:
+    def read(self, name: str) -> Deferred[Slot | None]:
         """See `ISlotStore.read`."""
-        return self._slots.get(name)
+        return succeed(self._slots.get(name))
 
     def slots(self) -> Collection[Slot]:
-        """See `ISlotStore.slots`."""
+        """All slots of this moment."""
         return list(self._slots.values())
 
-    def acquire(self, name: str, pid: int) -> Slot:
+    def acquire(self, name: str, pid: int) -> Deferred[Slot]:
         """See `ISlotStore.acquire`."""
-        slot = self._existing(name)
-        if slot.active_pid not in (None, pid):
-            raise _in_use(slot)
-        slot = self._slots[name] = replace(slot, active_pid=pid)
-        return slot
+        return maybeDeferred(self._acquire, name, pid)
 
     def advance(self, name: str, restart: WALPosition) -> None:
         """See `ISlotStore.advance`."""
-        slot = self._existing(name)
-        if slot.restart == restart:
+        slot = self._slots.get(name)
+        if slot is None or slot.restart == restart:
             return
         self._slots[name] = replace(slot, restart=restart)
         if not slot.temporary:
@@ -120,7 +117,18 @@ class DirectorySlots:
             else:
                 self.release(slot.name, pid)
 
-    # Making and dropping
+    def watch_terminations(self, terminate: Callable[[int], None]) -> None:
+        """See `ISlotStore.watch_terminations`."""
+        self._terminate = terminate
+
+    # Using, making and dropping
+
+    def _acquire(self, name: str, pid: int) -> Slot:
+        slot = self._existing(name)
+        if slot.active_pid not in (None, pid):
+            raise _in_use(slot)
+        slot = self._slots[name] = replace(slot, active_pid=pid)
+        return slot
 
     async def _create(self, slot: Slot, pid: int) -> Slot:
         check_slot_name(slot.name)

@@ -130,7 +130,7 @@ class Answers:
             Column("restart_lsn", ColumnType.TEXT),
             Column("restart_tli", ColumnType.INT8),
         ]
-        slot = self._slots.read(command.name)
+        slot = await self._slots.read(command.name)
         restart = slot.restart if slot is not None else None
         row = (
             "physical" if slot is not None else None,
@@ -146,7 +146,7 @@ class Answers:
 
     @_answer.register
     async def _alter_slot(self, command: commands.AlterReplicationSlot) -> None:
-        if self._slots.read(command.name) is None:
+        if await self._slots.read(command.name) is None:
             raise CommandError("42704", f'replication slot "{command.name}" does not exist')
         raise CommandError(
             "0A000", "cannot use ALTER_REPLICATION_SLOT with a physical replication slot"

@@ -128,6 +128,11 @@ class WALSender(Session):
         elif self.phase not in (SenderPhase.DRAINING, SenderPhase.SHUTTING_DOWN):
             self._say_goodbye()
 
+    def terminate(self) -> None:
+        """The session has to end at once, as after pg_terminate_backend."""
+        if self.phase is not SenderPhase.CLOSED:
+            self._say_goodbye()
+
     def cancel_stream(self) -> None:
         """A CancelRequest names this session: its stream is broken off, the session goes on."""
         if self.phase in (SenderPhase.STREAMING, SenderPhase.STREAMING_2009):
@@ -177,7 +182,9 @@ class WALSender(Session):
         self, timeline: int | None, start: LSN, slot: str | None, payload: WALPayload
     ) -> None:
         if slot is not None:
-            self._slots.acquire(slot, self.pid)
+            await self._slots.acquire(slot, self.pid)
+            if self.phase is SenderPhase.CLOSED:
+                return
             self._slot = slot
         request = await decide(self._provider, timeline, start)
         if isinstance(request, EndOfTimeline):

@@ -49,6 +49,7 @@ class WALSenderFactory(Factory):
         self._is_draining = False
         self._grace: IDelayedCall | None = None
         self._waiting: list[Deferred[None]] = []
+        slots.watch_terminations(self._terminate)
 
     @property
     def sessions(self) -> Collection[WALSender]:
@@ -109,6 +110,11 @@ class WALSenderFactory(Factory):
             self._grace.cancel()
         while self._waiting:
             self._waiting.pop(0).callback(None)
+
+    def _terminate(self, pid: int) -> None:
+        session = self._sessions.get(pid)
+        if session is not None:
+            session.terminate()
 
     def _cancel(self, pid: int, key: bytes) -> None:
         session = self._sessions.get(pid)

@@ -19,7 +19,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,8 @@ from benchmarks.measure import cpu_seconds, ratio_line, running
 from tests.servers import installation as fetched_installation
 from walstream.embedded import Account, Cluster, workspace
 from walstream.embedded.processes import processes_below
+
+__all__ = ["pgbench", "primary_with_data"]
 
 _SETTINGS: dict[str, str | int] = {
     "fsync": "on",
@@ -75,7 +77,7 @@ def main() -> None:
     options = _options()
     with ExitStack() as stack:
         base = stack.enter_context(workspace("walstream-benchmark-"))
-        primary = stack.enter_context(_primary(base, options.scale))
+        primary = stack.enter_context(primary_with_data(base, options.scale))
         ours = [stack.enter_context(_walstream(primary, base))]
         if options.against:
             ours.append(stack.enter_context(_walstream(primary, base, options.against)))
@@ -123,9 +125,9 @@ def _round(
         candidate.signal(signal.SIGCONT)
         _name_standby(primary, candidate.name)
         _await(primary, candidate.name, "sync")
-        _pgbench(primary, clients, 1)
+        pgbench(primary, clients, 1)
         before = cpu_seconds(candidate.measured)
-        commits, rate = _pgbench(primary, clients, seconds)
+        commits, rate = pgbench(primary, clients, seconds)
         cpu = (cpu_seconds(candidate.measured) - before) * 1e6 / commits
         runs[candidate.name] = Run(rate, cpu)
         _name_standby(primary, "")
@@ -151,7 +153,7 @@ def _results(
         yield f"{clients} clients, CPU of {name}: {cpu:.0f} ms per 1000 commits"
 
 
-def _pgbench(primary: Cluster, clients: int, seconds: int) -> tuple[int, float]:
+def pgbench(primary: Cluster, clients: int, seconds: int) -> tuple[int, float]:
     """Run pgbench: how many commits, and how many in a second."""
     tool = primary.installation.tool("pgbench")
     arguments = ["-N", "-n", "-M", "prepared", "-c", str(clients), "-j", str(min(clients, 2))]
@@ -163,12 +165,15 @@ def _pgbench(primary: Cluster, clients: int, seconds: int) -> tuple[int, float]:
 
 
 @contextmanager
-def _primary(base: Path, scale: int) -> Iterator[Cluster]:
+def primary_with_data(
+    base: Path, scale: int, settings: Mapping[str, str | int] | None = None
+) -> Iterator[Cluster]:
+    """A primary with pgbench's tables, and with these settings beside ours."""
     account = Account.for_servers()
     programs = fetched_installation(18).for_user(account, base / "programs")
     with Cluster(programs, base / "primary", account=account) as primary:
         primary.initdb()
-        primary.configure(_SETTINGS)
+        primary.configure({**_SETTINGS, **(settings or {})})
         primary.start()
         tool = primary.installation.tool("pgbench")
         primary.run([tool, "-i", "-q", "-s", str(scale), primary.conninfo()], timeout=600)

@@ -13,6 +13,7 @@ from tests.unit.conversation import IDENTITY, NOW, PID, START, keepalive, status
 from walstream.errors import EndOfTimeline, ProtocolViolation
 from walstream.formats.lsn import LSN
 from walstream.interfaces import WALPosition
+from walstream.protocols.lag import EndHistory, LagTracker
 from walstream.protocols.outgoing import OutgoingStream, StreamEvents
 from walstream.protocols.settings import SenderSettings
 from walstream.protocols.standbys import Standby, StandbyState
@@ -48,6 +49,7 @@ class OutgoingCase(SynchronousTestCase):
         self.provider = MemoryProvider(IDENTITY, WALPosition(1, START))
         self.end = self.provider.append(wal(START, 100))
         self.transport = Transport()
+        self.ends = EndHistory()
         self.flushed: list[int] = []
         self.over: list[Failure] = []
         self.events: list[str] = []
@@ -59,6 +61,7 @@ class OutgoingCase(SynchronousTestCase):
         stream = OutgoingStream(
             self.successResultOf(self.provider.open(1, LSN(START))),
             self.standby,
+            LagTracker(self.ends, self.clock.seconds),
             cast(ITransport, self.transport),
             None,
             self.payload,

@@ -96,6 +96,15 @@ class WALSenderFactoryTests(SynchronousTestCase):
         clients[0].transport.peer_closed()
         self.assertEqual(list(self.factory.sessions), [clients[1].session])
 
+    def test_look(self) -> None:
+        """A look brings up to date how far each client was sent to."""
+        clients = [Client(self.factory, self.clock) for _ in range(2)]
+        clients[0].stream()
+        clients[1].log_in()
+        end = self.provider.append(wal(self.provider.end().lsn, 100))
+        self.factory.look()
+        self.assertEqual([each.sent for each in self.factory.standbys], [end, 0])
+
     def test_pids_and_keys(self) -> None:
         """Each session has a number of its own, and a key that nobody can guess."""
         bodies = [self.connect().log_in() for _ in range(3)]

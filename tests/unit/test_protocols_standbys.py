@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.conversation import COPY_DONE, NOW, PID, START, SenderCase, status
+from tests.unit.conversation import COPY_DONE, NOW, PID, START, SenderCase, status, wal
 from walstream.protocols.standbys import Standby, Standbys, StandbyState
 from walstream.wire.copydata import HotStandbyFeedback
 from walstream.wire.messages import copy_data
@@ -78,12 +78,35 @@ class SessionTests(SenderCase):
         self.assertEqual((standby.timeline, standby.sent, standby.replied), (1, self.end, None))
         self.say(status(START + 3, START + 2, START + 1))
         self.say(copy_data(HotStandbyFeedback(9, 756, 0, 757, 1).pack()))
-        self.assertEqual(standby.replied, NOW)
+        self.assertEqual((standby.replied, standby.reply_time), (NOW, NOW))
         self.assertEqual(self.heard[3:], [StandbyState.STREAMING] * 2)
         self.say(COPY_DONE)
         self.assertEqual(self.heard[5:], [StandbyState.STARTUP])
         self.assertEqual((standby.flush, standby.feedback, standby.replied), (0, None, None))
         self.assertEqual((standby.timeline, standby.sent), (0, 0))
+
+    def test_lags(self) -> None:
+        """From when our end was there to its report of it, until its stream is over."""
+        self.stream()
+        self.clock.advance(2)
+        end = self.provider.append(wal(self.end, 100))
+        self.hear()
+        self.clock.advance(1)
+        self.say(status(end, end, self.end))
+        self.assertEqual(self.standby().lags, (1, 1, 3))
+        self.assertEqual(self.standbys.ends.passed(self.end), self.clock.seconds() - 1)
+        self.say(COPY_DONE)
+        self.assertEqual(self.standby().lags, (None, None, None))
+
+    def test_look(self) -> None:
+        """How far WAL was sent to a client that says nothing is known when it is looked at."""
+        self.stream()
+        end = self.provider.append(wal(self.end, 100))
+        self.session.look()
+        self.assertEqual(self.standby().sent, end)
+        self.say(COPY_DONE)
+        self.session.look()
+        self.assertEqual(self.standby().sent, 0)
 
     def test_shut_down(self) -> None:
         """A stream that is being ended shows it."""

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from walstream.interfaces import IWALCursor
 from walstream.protocols.direct import DirectWriter
+from walstream.protocols.lag import LagTracker
 from walstream.protocols.pump import WALPump
 from walstream.protocols.settings import SenderSettings
 from walstream.protocols.silence import SilenceWatch
@@ -20,6 +21,7 @@ from walstream.wire.copydata import (
     StandbyStatus,
     parse_standby_message,
     pg_time,
+    unix_time,
 )
 from walstream.wire.messages import copy_data
 from walstream.wire.stream import WALPayload
@@ -49,6 +51,7 @@ class OutgoingStream:
     """Streams a cursor's WAL to a client.
 
     :param standby: the client, of which is kept up to date what concerns the stream.
+    :param lag: measures how late it is.
     :param timeout: ``wal_sender_timeout`` in seconds; 0 for never.
     """
 
@@ -56,6 +59,7 @@ class OutgoingStream:
         self,
         cursor: IWALCursor,
         standby: Standby,
+        lag: LagTracker,
         transport: ITransport,
         direct: DirectWriter | None,
         payload: WALPayload,
@@ -65,6 +69,8 @@ class OutgoingStream:
         events: StreamEvents,
     ) -> None:
         self._standby = standby
+        self._lag = lag
+        self._cursor = cursor
         self.payload = payload
         self._transport = transport
         self._settings = settings
@@ -147,7 +153,10 @@ class OutgoingStream:
 
     def _take_status(self, status: StandbyStatus) -> None:
         standby = self._standby
+        self._lag.note_end(self._cursor.available)
         standby.write, standby.flush, standby.apply = status.write, status.flush, status.apply
+        standby.lags = self._lag.reported(self.sent, status.write, status.flush, status.apply)
+        standby.reply_time = unix_time(status.send_time)
         if status.reply_requested:
             self.keepalive()
         if status.flush:
@@ -167,6 +176,7 @@ class OutgoingStream:
         self.keepalive(reply_requested=True)
 
     def _idle(self) -> None:
+        self._lag.note_end(self._cursor.available)
         if self._standby.state is StandbyState.CATCHUP and self._pump.caught_up:
             self._standby.state = StandbyState.STREAMING
             self._standby.sent = self.sent

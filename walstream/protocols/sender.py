@@ -14,6 +14,7 @@ from walstream.formats.lsn import LSN
 from walstream.interfaces import ISlotStore, IWALProvider, WALPosition
 from walstream.protocols.answers import Answers
 from walstream.protocols.direct import DirectWriter, direct_connection
+from walstream.protocols.lag import LagTracker
 from walstream.protocols.outgoing import OutgoingStream, StreamEvents
 from walstream.protocols.phases import SenderPhase
 from walstream.protocols.session import Session
@@ -115,6 +116,11 @@ class WALSender(Session):
 
     # What the service asks for.
 
+    def look(self) -> None:
+        """Have `standby` tell how far WAL was given to the connection at this moment."""
+        if self.stream is not None and self.standby is not None:
+            self.standby.sent = self.stream.sent
+
     def shut_down(self) -> None:
         """The service stops: streams end as those of a PostgreSQL server that shuts down."""
         self._is_stopping = True
@@ -208,6 +214,7 @@ class WALSender(Session):
         self.stream = OutgoingStream(
             cursor,
             self.standby,
+            LagTracker(self._standbys.ends, self._clock.seconds),
             self.transport,  # type: ignore[arg-type]
             self._direct_writer(),
             payload,

@@ -74,6 +74,11 @@ class WALSenderFactory(Factory):
         self._sessions[session.pid] = session
         return session
 
+    def look(self) -> None:
+        """Have `standbys` tell how far each of them was sent to at this moment."""
+        for session in self._sessions.values():
+            session.look()
+
     def drain(self, grace: float) -> Deferred[None]:
         """End all sessions as PostgreSQL's shutdown does; abort those left after *grace* seconds.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from walstream.protocols.lag import NO_LAGS, EndHistory, Lags
 from walstream.wire.copydata import HotStandbyFeedback
 
 __all__ = ["Standby", "StandbyState", "StandbyWatcher", "Standbys"]
@@ -40,7 +41,9 @@ class Standby:
     :ivar slot: the slot that it uses.
     :ivar timeline: the timeline that is streamed to it; 0 outside of a stream.
     :ivar sent: how far WAL was given to the connection, when that was last looked at.
+    :ivar lags: how far behind in time its positions are.
     :ivar replied: when it last said anything in a stream, in Unix seconds; None before.
+    :ivar reply_time: the time of day in its last status update, by its own clock.
     :ivar feedback: its last hot standby feedback.
     """
 
@@ -56,14 +59,17 @@ class Standby:
     write: int = 0
     flush: int = 0
     apply: int = 0
+    lags: Lags = NO_LAGS
     replied: float | None = None
+    reply_time: float | None = None
     feedback: HotStandbyFeedback | None = None
 
     def no_longer_streams(self) -> None:
         """Its stream is over: nothing that it reported in it counts any more."""
         self.state, self.slot, self.timeline = StandbyState.STARTUP, None, 0
         self.sent = self.write = self.flush = self.apply = 0
-        self.replied = self.feedback = None
+        self.lags = NO_LAGS
+        self.replied = self.reply_time = self.feedback = None
 
 
 class StandbyWatcher(Protocol):
@@ -77,9 +83,13 @@ class StandbyWatcher(Protocol):
 
 
 class Standbys:
-    """All clients of this moment, in the order in which they came."""
+    """All clients of this moment, in the order in which they came.
+
+    :ivar ends: when our WAL's end was where, for all of them.
+    """
 
     def __init__(self) -> None:
+        self.ends = EndHistory()
         self._standbys: dict[int, Standby] = {}
         self._watchers: list[StandbyWatcher] = []
 

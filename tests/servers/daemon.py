@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+import psycopg
 from psycopg.conninfo import make_conninfo
 
 from walstream.embedded.configuration import free_port
@@ -124,6 +125,14 @@ class Serving(Walstream):
         """How a client connects to it."""
         address = f"host=127.0.0.1 port={self.port} user=postgres"
         return make_conninfo(address, **parameters)
+
+    def end(self) -> tuple[int, str]:
+        """The timeline and the position up to which it serves WAL."""
+        with psycopg.connect(self.conninfo(), replication="true", autocommit=True) as connection:
+            answer = connection.pgconn.exec_(b"IDENTIFY_SYSTEM")
+        timeline, position = answer.get_value(0, 1), answer.get_value(0, 2)
+        assert timeline is not None and position is not None, answer.error_message
+        return int(timeline), position.decode()
 
     def _listens(self) -> bool:
         assert self.process.poll() is None, "walstream has ended"

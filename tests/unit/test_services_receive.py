@@ -379,6 +379,23 @@ class VerdictTests(ReceiveCase):
         self.pass_time(1)
         self.assertEqual(len(self.network.asked), 3)
 
+    def test_another_host_may_do(self) -> None:
+        """After a host whose WAL is not ours the next one is tried, and then all from the first."""
+        self.start(hosts=3)
+        server = self.stream()
+        server.send_wal(START, 5000)
+        server.lose()
+        self.pass_time(0.5)
+        for _ in range(3):
+            server = self.network.accept()
+            server.let_in()
+            server.identify(START + 4000)
+            server.transport.take()
+            server.lose()
+            self.pass_time(1)
+        expected = ["10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.1"]
+        self.assertEqual(self.network.asked, expected)
+
     def test_refused_stream(self) -> None:
         """A server that has not the WAL is asked again, and what it says is in the log."""
         self.start()

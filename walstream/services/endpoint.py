@@ -9,7 +9,8 @@ import ipaddress
 import random
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn, cast
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -56,17 +57,24 @@ _SOCKET_OPTIONS: Mapping[str, int | None] = {
 @implementer(IAddress)
 @dataclass(frozen=True, slots=True)
 class UpstreamAddress:
-    """What a factory is asked to build a protocol for: a host, and as whom to log in there."""
+    """What a factory is asked to build a protocol for: a host, and as whom to log in there.
+
+    :ivar pass_over: has the next attempt begin with the host behind this one, which let us in but
+        is no good.
+    """
 
     host: UpstreamHost
     login: Login
+    pass_over: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
 
 
 @implementer(IStreamClientEndpoint)
 class UpstreamEndpoint:
     """Connects to the first host of an upstream that lets us in, and is what was wanted.
 
-    Its factories get `UpstreamAddress`es, and build `ReplicationClient`s.
+    Its factories get `UpstreamAddress`es, and build `ReplicationClient`s. What an address says of
+    its host lasts for one attempt: unlike libpq, which looks no further than the login, we would
+    else never get past a first host whose WAL is not what we want.
 
     :param shuffle: puts a list into random order (``load_balance_hosts=random``).
     """
@@ -81,6 +89,7 @@ class UpstreamEndpoint:
         self._reactor = reactor
         self._upstream = upstream
         self._shuffle = shuffle
+        self._passed_over: UpstreamHost | None = None
 
     def __repr__(self) -> str:
         return f"<UpstreamEndpoint {', '.join(map(str, self._upstream.hosts))}>"
@@ -110,6 +119,10 @@ class UpstreamEndpoint:
         hosts = list(self._upstream.hosts)
         if self._upstream.shuffled:
             self._shuffle(hosts)
+        passed_over, self._passed_over = self._passed_over, None
+        if passed_over is not None:
+            behind = hosts.index(passed_over) + 1
+            hosts = hosts[behind:] + hosts[:behind]
         rounds = [self._upstream.wanted]
         if self._upstream.wanted is TargetSessionAttrs.PREFER_STANDBY:
             rounds = [TargetSessionAttrs.STANDBY, TargetSessionAttrs.ANY]
@@ -127,7 +140,7 @@ class UpstreamEndpoint:
     async def _log_in(
         self, host: UpstreamHost, wanted: TargetSessionAttrs, factory: IProtocolFactory
     ) -> IProtocol:
-        address = UpstreamAddress(host, self._upstream.login(host))
+        address = UpstreamAddress(host, self._upstream.login(host), partial(self._pass_over, host))
         connected = await self._transport(host).connect(_AddressedFactory(factory, address))
         client = cast(ReplicationClient, connected)
         if host.socket_path is None:
@@ -141,6 +154,9 @@ class UpstreamEndpoint:
             client.close(Disconnected(reason))
             raise Disconnected(reason)
         return connected
+
+    def _pass_over(self, host: UpstreamHost) -> None:
+        self._passed_over = host
 
     def _transport(self, host: UpstreamHost) -> IStreamClientEndpoint:
         # The time limit is the whole attempt's, so these need none of their own.

@@ -27,6 +27,7 @@ from walstream.errors import (
     Disconnected,
     ServerError,
     SinkFailed,
+    UpstreamRefused,
     WalstreamError,
 )
 from walstream.interfaces import IWALSink
@@ -166,6 +167,10 @@ class ReceiverService(Service):
             streaming = receiver.streaming()
             streaming.addCallbacks(self._note_streaming, lambda _: None, (receiver, address))
             return await receiver.finished
+        except UpstreamRefused:
+            # It will be so next time, while another host may have what continues our WAL.
+            address.pass_over()
+            raise
         finally:
             if self._watch is not None:
                 self._watch.stop()

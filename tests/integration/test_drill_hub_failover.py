@@ -1,0 +1,75 @@
+"""A failover through the hub: no manual step but the promotion, and no confirmed commit lost."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.integration.test_drill_failover import load
+from tests.integration.test_timelines import any_of, await_true
+from tests.servers import Clusters, every_version
+from tests.servers.clusters import fill
+from tests.servers.comparing import differing
+from tests.servers.daemon import Serving
+from tests.torture.recovery import find_losses
+from walstream.embedded import Cluster
+
+_RECEIVER = "SELECT pid FROM pg_stat_wal_receiver WHERE status = 'streaming'"
+
+
+def hub_of(archive: Path, log: Path, *upstreams: Cluster, port: int | None = None) -> Serving:
+    """A hub of whichever of the servers takes writes."""
+    hosts = any_of(*upstreams, target_session_attrs="read-write")
+    return Serving("hub", "-d", hosts, "-D", archive, log=log, port=port)
+
+
+def start_behind(hub: Serving, backup: Path, *standbys: Cluster) -> None:
+    """Start standbys, each with a copy of a base backup, that know of the hub alone."""
+    for standby in standbys:
+        fill(standby, backup)
+        standby.follow(hub.conninfo(application_name=standby.directory.name))
+        standby.start()
+
+
+def walreceivers(standbys: Sequence[Cluster]) -> list[list[tuple[int]]]:
+    """The process of each standby that streams now."""
+    return [each.query(_RECEIVER) for each in standbys]
+
+
+@every_version
+def test_a_failover_through_the_hub_loses_nothing(clusters: Clusters, directory: Path) -> None:
+    """The primary dies under load while one standby is far behind the hub, its only synchronous
+    standby. That one gets the tail from the hub, and is promoted; everybody follows.
+    """
+    primary = clusters.primary(settings={"synchronous_standby_names": "walstream"})
+    base, archive, log = directory / "base", directory / "archive", directory / "log"
+    heir, *others = (clusters.empty(name) for name in ("heir", "second", "third"))
+    with hub_of(archive, log, primary, heir) as hub:
+        hub.await_text("starting log streaming")
+        primary.base_backup(base, "-X", "none")
+        start_behind(hub, base, heir, *others)
+        with load(primary, directory / "confirmed") as under_load:
+            under_load.await_commits()
+            [(lagging_at,)] = heir.query("SELECT pg_last_wal_receive_lsn()::text")
+            heir.signal_all(signal.SIGSTOP)
+            under_load.await_commits()
+            before = walreceivers(others)
+            primary.kill()
+            hub.await_text("trying again")
+            timeline, end = hub.end()
+            heir.signal_all(signal.SIGCONT)
+            assert heir.query("SELECT %s::pg_lsn < %s::pg_lsn", lagging_at, end) == [(True,)]
+            await_true(heir, "SELECT pg_last_wal_receive_lsn() >= %s::pg_lsn", end)
+            heir.promote()
+            under_load.primary = heir
+            under_load.await_commits()
+        hub.await_text("switched to timeline 2")
+        assert not differing(heir, others)
+        assert walreceivers(others) == before, "a walreceiver was started anew"
+        every = under_load.record.runs(0)
+        assert len(every) >= 2, "all commits were of one server"
+        for server in (heir, *others):
+            assert not find_losses(server, every)
+        assert hub.stop() == 0
+    assert timeline == 1

@@ -83,7 +83,9 @@ class IWALProvider(Interface):
     def end() -> WALPosition:
         """The current timeline, and the byte position up to which WAL may be served on it.
 
-        0/0 on timeline 1 while nothing is held.
+        0/0 on timeline 1 while nothing is held. It cuts off no record within a page: standbys
+        take that for granted (see `walstream.wire.stream`). Where `IWALSink.write` was told to
+        stop is such a position, and so is the end of any page.
 
         Served WAL is durable WAL: the position never goes back on one timeline.
         """
@@ -164,6 +166,8 @@ class IWALSink(Interface):
 
     def write(start: int, data: memoryview) -> None:
         """Take *data*, whose first byte has position *start*. *data* is reused after the call.
+
+        It ends where a message of the server's does, or a page: nowhere else may a sender stop.
 
         :raises Discontinuity: if *start* is not where the stream stands; nothing was taken.
         :raises TimelineMismatch: if it differs from what is durable already; nothing was taken.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.drills import fleet
+from tests.drills import chain, fleet
 from tests.servers import Clusters, Templates, installation
 from walstream.embedded import Account, workspace
 
@@ -18,13 +20,21 @@ def main() -> int:
     )
     parser.add_argument("--version", type=int, default=18, help="PostgreSQL's; default: 18")
     parser.add_argument("--seed", type=int, default=7, help="default: 7")
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        help="where all of it is, and stays; one that every user can enter",
+    )
     drills = parser.add_subparsers(dest="drill", required=True)
     options = drills.add_parser("fleet", help="many standbys, some of them troubled")
     options.add_argument("--standbys", type=int, default=12, help="default: 12")
     options.add_argument("--victims", type=int, default=3, help="default: 3")
     options.add_argument("--seconds", type=float, default=300, help="of load; default: 300")
+    options = drills.add_parser("chain", help="a hub behind a hub behind a hub")
+    options.add_argument("--rounds", type=int, default=30, help="default: 30")
+    options.add_argument("--promotions", type=int, default=5, help="among them; default: 5")
     arguments = parser.parse_args()
-    with workspace("walstream-drill-") as directory:
+    with _place(arguments.directory) as directory:
         programs = installation(arguments.version)
         account = Account.for_servers()
         programs = programs.for_user(account, directory / "programs")
@@ -35,11 +45,27 @@ def main() -> int:
             clusters.end()
 
 
+@contextmanager
+def _place(directory: Path | None) -> Iterator[Path]:
+    if directory is None:
+        with workspace("walstream-drill-") as made:
+            yield made
+    else:
+        directory.mkdir(mode=0o755)
+        yield directory.absolute()
+
+
 def _run(arguments: argparse.Namespace, clusters: Clusters, directory: Path) -> int:
-    plan = fleet.Plan(arguments.standbys, arguments.victims, arguments.seconds, arguments.seed)
-    outcome = fleet.drill(clusters, directory, plan)
-    print(outcome.summary(plan))
-    return 1 if outcome.troubles else 0
+    seed = arguments.seed
+    if arguments.drill == "fleet":
+        fleet_plan = fleet.Plan(arguments.standbys, arguments.victims, arguments.seconds, seed)
+        outcome = fleet.drill(clusters, directory, fleet_plan)
+        print(outcome.summary(fleet_plan))
+        return 1 if outcome.troubles else 0
+    plan = chain.Plan(arguments.rounds, arguments.promotions, seed)
+    result = chain.drill(clusters, directory, plan)
+    print(result.summary(plan))
+    return 1 if result.troubles else 0
 
 
 sys.exit(main())

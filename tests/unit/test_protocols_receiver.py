@@ -42,6 +42,7 @@ from walstream.errors import (
     WrongSystem,
 )
 from walstream.formats.lsn import LSN
+from walstream.formats.pages import PAGE_SIZE
 from walstream.interfaces import SystemIdentity, WALPosition
 from walstream.protocols.login import Login
 from walstream.protocols.phases import ReceiverPhase
@@ -477,12 +478,13 @@ class StreamTests(ReceiverCase):
         self.assertEqual(self.sink.flushed, START + 100)
 
     def test_half_a_message(self) -> None:
-        """Of a message that was cut off by the connection's end, what came is kept."""
+        """Of a message that was cut off by the connection's end, the whole pages are kept."""
         self.begin_stream()
-        self.transport.deliver(wal_message(START, wal(START, 100), START + 100)[:-40])
+        size = 3 * PAGE_SIZE
+        self.transport.deliver(wal_message(START, wal(START, size), START + size)[:-40])
         self.transport.peer_closed()
         self.failure()
-        self.assertEqual(self.sink.flushed, START + 60)
+        self.assertEqual(self.sink.flushed, START + 2 * PAGE_SIZE)
 
 
 class AcknowledgementTests(ReceiverCase):
@@ -710,14 +712,15 @@ class StopTests(ReceiverCase):
         self.assertEqual(self.successResultOf(self.receiver.finished), StreamEnd.STOPPED)
 
     def test_in_the_middle_of_a_message(self) -> None:
-        """A stop in the middle of a message keeps what came of it."""
+        """A stop in the middle of a message keeps the whole pages that came of it."""
         self.begin_stream()
-        message = wal_message(START, wal(START, 100), START + 100)
+        size = 3 * PAGE_SIZE
+        message = wal_message(START, wal(START, size), START + size)
         self.transport.deliver(message[:-40])
         self.receiver.stop()
         self.transport.deliver(message[-40:] + COPY_DONE + STREAMING_COMPLETE)
         self.assertEqual(self.successResultOf(self.receiver.finished), StreamEnd.STOPPED)
-        self.assertEqual(self.sink.flushed, START + 60)
+        self.assertEqual(self.sink.flushed, START + 2 * PAGE_SIZE)
 
     def test_while_paused(self) -> None:
         """A stop while the sink makes us wait reads on, so that the server can end."""

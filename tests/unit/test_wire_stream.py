@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from walstream.errors import ProtocolViolation
+from walstream.formats.pages import PAGE_SIZE
 from walstream.wire.copydata import Keepalive, wal_data_header
 from walstream.wire.dialect2009 import wal_payload_header
 from walstream.wire.frames import Frame, frame
@@ -126,22 +127,47 @@ class StreamReaderTests(SynchronousTestCase):
         self.assertEqual(result, (self.wal, self.others[payload]))
 
     def test_wal_is_a_view_of_what_was_read(self) -> None:
-        """WAL of a large message leaves piece by piece, uncopied, as it arrives."""
-        stream = message(MODERN, START, bytes(100_000))
+        """WAL of a large message leaves piece by piece as it arrives, uncopied but for the page
+        that the end of a read has cut in two.
+        """
+        start = START - START % PAGE_SIZE + 100
+        stream = message(MODERN, start, bytes(100_000))
         buffer = memoryview(stream)
         reader = StreamReader(MODERN)
-        sizes = []
-        for start in range(0, len(stream), 40_000):
-            for event in reader.events(buffer[start : start + 40_000]):
+        pieces = []
+        for begin in range(0, len(stream), 40_000):
+            for event in reader.events(buffer[begin : begin + 40_000]):
                 assert not isinstance(event, Frame)
-                self.assertIs(event[1].obj, stream)
-                sizes.append(len(event[1]))
-        self.assertEqual(sizes, [40_000 - 30, 40_000, 20_030])
+                pieces.append((len(event[1]), event[1].obj is stream))
+        first = 4 * PAGE_SIZE - 100
+        page, pages = (PAGE_SIZE, False), (4 * PAGE_SIZE, True)
+        rest = 100_000 - first - 6 * PAGE_SIZE
+        self.assertEqual(pieces, [(first, True), page, pages, page, (rest, True)])
 
-    def test_keeps_nothing_of_the_wal(self) -> None:
-        """Between reads only a message's incomplete head is held, never WAL."""
+    def test_ends_no_piece_within_a_page(self) -> None:
+        """Wherever a read is cut, a piece ends with its message or with a page."""
+        start = START - START % PAGE_SIZE + 8000
+        one, two = bytes(3 * PAGE_SIZE - 50), bytes(300)
+        for payload in (MODERN, DESIGN_2009):
+            middle = start + len(one)
+            stream = message(payload, start, one) + message(payload, middle, two)
+            messages = {middle, middle + len(two)}
+            for index in (*range(0, 500), *range(8000, 9000), *range(24_000, len(stream))):
+                reader, ends = StreamReader(payload), []
+                for data in (stream[:index], stream[index:]):
+                    for event in reader.events(memoryview(data)):
+                        assert not isinstance(event, Frame)
+                        ends.append(event[0] + len(event[1]))
+                within = [end for end in ends if end % PAGE_SIZE and end not in messages]
+                self.assertEqual((within, ends[-1]), ([], middle + len(two)), f"cut at {index}")
+
+    def test_keeps_less_than_a_page(self) -> None:
+        """Of WAL no more is held between reads than what a page has less than its end."""
+        start = START - START % PAGE_SIZE
         reader = StreamReader(MODERN)
-        read(reader, [message(MODERN, START, bytes(100_000))[:-1]])
+        events = list(reader.events(memoryview(message(MODERN, start, bytes(100_000))[:-1])))
+        sizes = [len(event[1]) for event in events if not isinstance(event, Frame)]
+        self.assertEqual(sizes, [12 * PAGE_SIZE])
         self.assertEqual(reader.take_rest(), b"")
 
     def test_tells_the_servers_end_and_time(self) -> None:

@@ -5,6 +5,12 @@ them together before passing it on would copy every byte once more, so WAL leave
 comes: in pieces, views of whatever was read from the connection, each with the position of its
 first byte. Every other message is small and leaves whole, as a `Frame`.
 
+A piece ends where its message does, or else at a page's end; what lies behind waits for the rest
+of its page. For the end of a piece may become the end of what a standby is sent, and a standby
+takes it that no record is cut off within a page: of one that goes on behind the page it would not
+look at the first part again (`XLogDecodeNextRecord` in PostgreSQL's xlogreader.c), and find its
+checksum wrong. Servers keep to that (`XLogSendPhysical` in walsender.c), so their messages do.
+
 Both dialects differ only in what precedes the WAL inside a CopyData message: see `WALPayload`.
 """
 
@@ -15,6 +21,7 @@ from enum import Enum
 from struct import Struct
 
 from walstream.errors import ProtocolViolation
+from walstream.formats.pages import PAGE_SIZE
 from walstream.wire.frames import Frame, backend_limit
 
 __all__ = ["StreamReader", "WALPayload", "WALPiece", "wal_message_head"]
@@ -56,7 +63,8 @@ class StreamReader:
         self._head = _MODERN if self._modern else _DESIGN_2009
         self._begun = bytearray()  # a message's beginning, cut off by the end of a read
         self._position = 0
-        self._left = 0  # bytes of WAL still to come in the current message
+        self._left = 0  # bytes of WAL still to leave of the current message
+        self._held = bytearray()  # those at `_position` that wait for the rest of their page
         self._rest: memoryview = memoryview(b"")
         self.server_end = 0
         self.send_time = 0
@@ -68,8 +76,12 @@ class StreamReader:
         """
         self._rest = data
         while self._rest:
-            if self._left:
-                yield self._piece()
+            if self._held:
+                if (piece := self._completed_page()) is not None:
+                    yield piece
+            elif self._left:
+                if (piece := self._piece()) is not None:
+                    yield piece
             elif (frame := self._next_head()) is not None:
                 yield frame
 
@@ -80,13 +92,34 @@ class StreamReader:
         self._rest = memoryview(b"")
         return rest
 
-    def _piece(self) -> WALPiece:
+    def _piece(self) -> WALPiece | None:
+        """The WAL that may leave of what was read; None if all of it has to wait."""
+        size = min(len(self._rest), self._left)
+        if size < self._left:
+            size -= min((self._position + size) % PAGE_SIZE, size)
+        if not size:
+            self._held += self._rest
+            self._rest = self._rest[len(self._rest) :]
+            return None
+        piece, self._rest = self._rest[:size], self._rest[size:]
+        return self._leaves(piece)
+
+    def _completed_page(self) -> WALPiece | None:
+        """Add to a page that an earlier read cut off; None while it stays incomplete."""
+        whole = min(PAGE_SIZE - self._position % PAGE_SIZE, self._left)
+        missing = whole - len(self._held)
+        self._held += self._rest[:missing]
+        self._rest = self._rest[missing:]
+        if len(self._held) < whole:
+            return None
+        piece = memoryview(bytes(self._held))
+        self._held.clear()
+        return self._leaves(piece)
+
+    def _leaves(self, piece: memoryview) -> WALPiece:
         position = self._position
-        piece = self._rest[: self._left]
-        size = len(piece)
-        self._rest = self._rest[size:]
-        self._position = position + size
-        self._left -= size
+        self._position += len(piece)
+        self._left -= len(piece)
         return position, piece
 
     def _next_head(self) -> Frame | None:

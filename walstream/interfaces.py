@@ -116,9 +116,9 @@ class IDatedProvider(IWALProvider):
     """
 
     def last_written(timeline: int, position: LSN) -> Deferred[float | None]:
-        """When the segment of *position* was last written to, in Unix seconds.
+        """When the segment of *position* was last written to, in Unix seconds; None if not held.
 
-        None if it is not held. All of it had come by then.
+        All of it had come by then. *timeline* is the current one or in its history.
         """
 
 

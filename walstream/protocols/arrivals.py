@@ -43,6 +43,8 @@ class _Arrival:
             return _EVERYTHING
         if self.end.timeline == history.timeline:
             return self.end.lsn
+        if self.end.timeline not in history:
+            return 0
         return min(self.end.lsn, history.switch_point(self.end.timeline) or 0)
 
 

@@ -34,8 +34,8 @@ class ClientLimitTests(SynchronousTestCase):
         self.assertTrue(all(limit.enter(pid) for pid in range(5000)))
 
     def test_words(self) -> None:
-        """PostgreSQL's, which have changed with 18."""
-        for version, name in (("15.14", "max_wal_senders"), ("18.6", '"max_wal_senders"')):
+        """PostgreSQL's, which have changed with 17."""
+        for version, name in (("16.10", "max_wal_senders"), ("17.6", '"max_wal_senders"')):
             said = too_many_clients(10, version)
             self.assertEqual(said.sqlstate, "53300")
             self.assertEqual(

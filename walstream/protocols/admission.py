@@ -103,7 +103,7 @@ class Strangers:
 
 def too_many_clients(limit: int, server_version: str) -> CommandError:
     """What PostgreSQL of that version says to one client too many (`InitProcess` in proc.c)."""
-    name = '"max_wal_senders"' if major_version(server_version) >= 18 else "max_wal_senders"
+    name = '"max_wal_senders"' if major_version(server_version) >= 17 else "max_wal_senders"
     return CommandError(
         "53300", f"number of requested standby connections exceeds {name} (currently {limit})"
     )

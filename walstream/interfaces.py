@@ -23,6 +23,7 @@ from walstream.formats.timelines import TimelineHistory
 
 __all__ = [
     "BackupHistoryFile",
+    "IDatedProvider",
     "IPromptSink",
     "ISlotStore",
     "IWALCursor",
@@ -106,6 +107,20 @@ class IWALProvider(Interface):
         """A cursor at *start* on *timeline*, which is the current one or in its history.
 
         :raises WALUnavailable: (in the Deferred) when the segment of *start* is not held.
+        """
+
+
+class IDatedProvider(IWALProvider):
+    """A provider that knows when WAL came that was there before it was opened.
+
+    Optional: it spares a client that is to have WAL later a wait after each start. With any other
+    provider, what was there at the start counts as having come then.
+    """
+
+    def last_written(timeline: int, position: LSN) -> Deferred[float | None]:
+        """When the segment of *position* was last written to, in Unix seconds; None if not held.
+
+        All of it had come by then. *timeline* is the current one or in its history.
         """
 
 

@@ -7,12 +7,13 @@ import os
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
 
 from tests.unit.archives import SIZE, START, ArchiveCase, compressed
 from walstream.archive.paths import forms_of
 from walstream.errors import TimelineMismatch, WALUnavailable
 from walstream.formats.lsn import LSN
-from walstream.interfaces import IWALCursor, WALPosition
+from walstream.interfaces import IDatedProvider, IWALCursor, WALPosition
 
 
 class MixedCase(ArchiveCase):
@@ -57,6 +58,19 @@ class ServingTests(MixedCase):
         wal = self.wal(START, SIZE * 9 // 2)
         self.assertTrue(self.read_all(self.cursor()) == wal)
         self.assertEqual([name for name in self.files.open_files if "(unnamed)" in name], [])
+
+    def test_when_it_was_written(self) -> None:
+        """A segment is as old as its file, in whatever form; one that is not there has no age."""
+        verifyObject(IDatedProvider, self.archive)
+        forms = ((5, ".gz"), (6, ".lz4"), (7, ".zst"), (8, ""), (9, ".partial"))
+        for number, suffix in forms:
+            os.utime(self.path / f"{self.name(number)}{suffix}", (7e8, 1e9 + number))
+        for number, _ in forms:
+            written = self.archive.last_written(1, LSN(SIZE.start(number) + 10))
+            self.assertEqual(self.successResultOf(written), 1e9 + number)
+        for number in (4, 10):
+            written = self.archive.last_written(1, LSN(SIZE.start(number)))
+            self.assertIsNone(self.successResultOf(written))
 
     def test_after_its_form_has_changed(self) -> None:
         """Who reads a segment reads on, and who comes later finds the new file."""

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.unit.conversation import IDENTITY, KEY, PID, READY_FOR_QUERY, kinds
 from walstream.errors import CommandError, ProtocolViolation
 from walstream.interfaces import WALPosition
+from walstream.protocols.admission import ClientLimit
 from walstream.protocols.welcome import Client, Welcome
 from walstream.testing.memory import MemoryProvider
 from walstream.wire.messages import parse_parameter_status
@@ -31,8 +32,13 @@ class WelcomeCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.provider = MemoryProvider(IDENTITY)
         self.cancelled: list[tuple[int, bytes]] = []
+        self.admission = ClientLimit(0)
         self.welcome = Welcome(
-            self.provider, PID, KEY, lambda pid, key: self.cancelled.append((pid, key))
+            self.provider,
+            self.admission,
+            PID,
+            KEY,
+            lambda pid, key: self.cancelled.append((pid, key)),
         )
 
     def answers(self, data: bytes) -> list[bytes]:
@@ -263,6 +269,6 @@ class ClientTests(SynchronousTestCase):
     def test_provider_position_is_not_needed(self) -> None:
         """A provider that holds nothing but knows whose WAL it will hold lets clients in."""
         provider = MemoryProvider(IDENTITY, WALPosition(1, IDENTITY.segment_size.start(9)))
-        welcome = Welcome(provider, PID, KEY, lambda pid, key: None)
+        welcome = Welcome(provider, ClientLimit(0), PID, KEY, lambda pid, key: None)
         welcome.feed(startup())
         self.assertIsNotNone(welcome.next())

@@ -17,6 +17,7 @@ from walstream.formats.compression import Compression, Method
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
 from walstream.protocols.receiver import Dialect
+from walstream.protocols.settings import SenderSettings
 from walstream.tap import Options
 from walstream.tap.options import DemoOptions, HubOptions, ReceiveOptions, SendOptions
 from walstream.upstream import UpstreamHost
@@ -408,6 +409,53 @@ class ListenOptionsTests(OptionsCase):
                 f"--sender-timeout: {value!r}",
                 "number of seconds",
             )
+
+
+class LimitOptionsTests(OptionsCase):
+    """--max-clients, --max-rate, --max-total-rate, --delay, --lag-warning"""
+
+    def test_defaults(self) -> None:
+        """A thousand clients, as fast as they can, all at once; a warning from a gigabyte on."""
+        self.assertEqual(self.send().sender_settings, SenderSettings())
+
+    def test_values(self) -> None:
+        """With units as PostgreSQL has them."""
+        settings = self.hub(
+            "--max-clients=7",
+            "--max-rate=50MB",
+            "--max-total-rate=1GB",
+            "--delay=late=8h",
+            "--delay=a=b=90s",
+            "--lag-warning=64kB",
+        ).sender_settings
+        self.assertEqual((settings.max_clients, settings.lag_warning), (7, 65536))
+        self.assertEqual((settings.max_rate, settings.max_total_rate), (50 << 20, 1 << 30))
+        self.assertEqual(settings.delays, {"late": 28800.0, "a=b": 90.0})
+
+    def test_nothing(self) -> None:
+        """0 is no limit, and no warning."""
+        settings = self.send("--max-clients=0", "--max-rate=0", "--lag-warning=0").sender_settings
+        self.assertEqual((settings.max_clients, settings.max_rate, settings.lag_warning), (0, 0, 0))
+
+    def test_faulty_values(self) -> None:
+        """A wrong one is refused, with the option's name and what it wants."""
+        for word, said in (
+            ("--max-clients=-1", "whole number"),
+            ("--max-rate=50", "a size such as"),
+            ("--max-rate=1kB", "at least 32kB"),
+            ("--max-total-rate=0kb", "a size such as"),
+            ("--delay=8h", "NAME=TIME"),
+            ("--delay==8h", "NAME=TIME"),
+            ("--delay=late=8", "a time such as"),
+            ("--lag-warning=much", "a size such as"),
+        ):
+            option = word.partition("=")[0]
+            self.assert_refused(("send", self.archive, LISTEN, word), f"{option}: ", said)
+
+    def test_of_one_command_only(self) -> None:
+        """What one command line says is not in the next one's."""
+        self.send("--delay=late=8h")
+        self.assertEqual(self.send().sender_settings.delays, {})
 
 
 class DemoOptionsTests(OptionsCase):

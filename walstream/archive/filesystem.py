@@ -59,6 +59,13 @@ class FileSystem:
         except FileNotFoundError:
             return None
 
+    def find_time(self, path: str) -> float | None:
+        """When a file was last written to, in Unix seconds; None if there is none."""
+        try:
+            return os.stat(path).st_mtime
+        except FileNotFoundError:
+            return None
+
     def fingerprint(self, path: str) -> tuple[int, int, int]:
         """What changes when a file is replaced or written to: inode, size, time in ns."""
         status = os.stat(path)

@@ -81,6 +81,15 @@ class ArchiveProvider:
                 raise
         return cursor
 
+    def last_written(self, timeline: int, position: LSN) -> Callable[[], float | None]:
+        """What a lane has to do to find `IDatedProvider.last_written`."""
+        candidates = self._candidates(timeline, self._size().number(position))
+        return partial(self._find_time, list(map(self._paths.of, candidates)))
+
+    def _find_time(self, paths: list[str]) -> float | None:
+        times = (self._files.find_time(path) for path in paths)
+        return next((time for time in times if time is not None), None)
+
     # For those who fill the archive, or watch how another process does.
 
     def extend(self, end: WALPosition, history: TimelineHistory | None = None) -> None:

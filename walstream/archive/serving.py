@@ -21,8 +21,8 @@ from walstream.formats.lsn import LSN
 from walstream.formats.timelines import TimelineHistory
 from walstream.interfaces import (
     BackupHistoryFile,
+    IDatedProvider,
     IWALCursor,
-    IWALProvider,
     SystemIdentity,
     WALPosition,
 )
@@ -69,7 +69,7 @@ class Storage:
     close: Callable[[], Deferred[None]]
 
 
-@implementer(IWALProvider)
+@implementer(IDatedProvider)
 class ServedArchive:
     """The reading side of an archive directory; how it is opened is for subclasses.
 
@@ -86,7 +86,7 @@ class ServedArchive:
         self._places = Places(files, self.paths, lane)
         self._provider = ArchiveProvider(files, self.paths, self._documents, lane, self._places)
 
-    # IWALProvider
+    # IDatedProvider
 
     @property
     def identity(self) -> SystemIdentity | None:
@@ -114,6 +114,10 @@ class ServedArchive:
         """See `IWALProvider.open`. A cursor has at most two segments mapped into memory."""
         self._follow()
         return Deferred.fromCoroutine(self._provider.open(timeline, start))
+
+    def last_written(self, timeline: int, position: LSN) -> Deferred[float | None]:
+        """See `IDatedProvider.last_written`."""
+        return self._equipment.reading.run(self._provider.last_written(timeline, position))
 
     def _follow(self) -> None:
         """From now on somebody follows the archive, and is to be told of all that comes."""

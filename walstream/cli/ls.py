@@ -11,7 +11,7 @@ from os.path import abspath
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.listing import Listing, list_archive, list_segments
 from walstream.archive.paths import ArchivePaths
-from walstream.cli.amounts import in_bytes
+from walstream.formats.amounts import in_bytes
 
 __all__ = ["FAILURE", "GAPS", "add_arguments", "run"]
 

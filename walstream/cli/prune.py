@@ -11,9 +11,9 @@ from os.path import abspath
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.retention import Plan, RetentionPolicy, make_plan, prune
-from walstream.cli.amounts import in_bytes
 from walstream.cli.progress import progress
 from walstream.errors import FormatError, RetentionRefused
+from walstream.formats.amounts import in_bytes
 from walstream.formats.quantities import parse_count, parse_duration, parse_size
 
 __all__ = ["FAILURE", "REFUSED", "add_arguments", "run"]

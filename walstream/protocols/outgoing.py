@@ -12,6 +12,7 @@ from walstream.interfaces import IWALCursor
 from walstream.protocols.direct import DirectWriter
 from walstream.protocols.lag import LagTracker
 from walstream.protocols.pump import WALPump
+from walstream.protocols.rate import Pace
 from walstream.protocols.settings import SenderSettings
 from walstream.protocols.silence import SilenceWatch
 from walstream.protocols.standbys import Standby, StandbyState
@@ -53,6 +54,7 @@ class OutgoingStream:
     :param standby: the client, of which is kept up to date what concerns the stream.
     :param lag: measures how late it is.
     :param timeout: ``wal_sender_timeout`` in seconds; 0 for never.
+    :param pace: how fast WAL may go out; None for as fast as the client takes it.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class OutgoingStream:
         timeout: float,
         clock: IReactorTime,
         events: StreamEvents,
+        pace: Pace | None = None,
     ) -> None:
         self._standby = standby
         self._lag = lag
@@ -81,7 +84,14 @@ class OutgoingStream:
         self._reply_owed = False  # whether that keepalive asks for a reply
         self._reply_awaited = False
         self._pump = WALPump(
-            cursor, transport, direct, payload, settings.wall_clock, self._idle, events.over
+            cursor,
+            transport,
+            direct,
+            payload,
+            settings.wall_clock,
+            self._idle,
+            events.over,
+            pace=pace,
         )
         # A client of 2009 sends nothing at all: its silence means nothing.
         watched = timeout if payload is WALPayload.MODERN else 0.0
@@ -91,6 +101,11 @@ class OutgoingStream:
     def sent(self) -> int:
         """The byte position up to which WAL was given to the connection."""
         return self._pump.sent
+
+    @property
+    def available(self) -> int:
+        """The byte position up to which the client may have WAL at this moment."""
+        return self._cursor.available
 
     def start(self) -> None:
         """Begin, or rest until `resume` if `pause` came first."""

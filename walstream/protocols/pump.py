@@ -18,6 +18,7 @@ from zope.interface import implementer
 from walstream.formats.pages import PAGE_SIZE
 from walstream.interfaces import IWALCursor
 from walstream.protocols.direct import DirectWriter
+from walstream.protocols.rate import Pace
 from walstream.wire.copydata import pg_time
 from walstream.wire.stream import WALPayload, wal_message_head
 
@@ -29,6 +30,8 @@ MESSAGE_SIZE = 16 * PAGE_SIZE
 BATCH = 8
 # What one client may send before the others have their turn.
 QUANTUM = 4 << 20
+
+_UNLIMITED = 1 << 62
 
 
 @implementer(IPushProducer)
@@ -50,7 +53,12 @@ class WALPump:
         wall_clock: Callable[[], float],
         idle: Callable[[], None],
         over: Callable[[Failure], None],
+        *,
+        pace: Pace | None = None,
     ) -> None:
+        """
+        :param pace: how fast WAL may go out; None for as fast as the transport takes it.
+        """
         self._cursor = cursor
         self._transport = transport
         self._direct = direct
@@ -58,6 +66,9 @@ class WALPump:
         self._wall_clock = wall_clock
         self._idle = idle
         self._over = over
+        self._pace = pace
+        if pace is not None:
+            pace.wake = self._run
         self._batch_limit = BATCH if direct is not None else 1
         self._paused = False
         self._stopped = False
@@ -87,6 +98,8 @@ class WALPump:
         """Send nothing any more, and let go of the cursor."""
         if not self._stopped:
             self._stopped = True
+            if self._pace is not None:
+                self._pace.stop()
             self._cursor.close()
 
     def _run(self) -> None:
@@ -103,7 +116,10 @@ class WALPump:
         while not self._paused and not self._stopped:
             if self._direct is not None and not self._direct.may_write():
                 return
-            batch = self._next_batch()
+            allowance = _UNLIMITED if self._pace is None else self._allowance(self._pace)
+            if not allowance:
+                return  # the pace wakes us
+            batch = self._next_batch(allowance)
             if not batch:
                 if self._waiting or not self._wait():
                     return
@@ -115,20 +131,31 @@ class WALPump:
             if sent >= QUANTUM:
                 self._direct.pause_producer()
 
-    def _next_batch(self) -> list[bytes | memoryview]:
-        """Messages as the parts they are sent in: head, WAL, head, WAL, …"""
+    def _allowance(self, pace: Pace) -> int:
+        """How much the pace allows; asked only when there is something to send."""
+        left = self._cursor.available - self._cursor.position
+        return pace.allowance(left) if left > 0 else _UNLIMITED
+
+    def _next_batch(self, allowance: int) -> list[bytes | memoryview]:
+        """Messages as the parts they are sent in: head, WAL, head, WAL, …
+
+        :param allowance: how much WAL they may hold; the rest of a page more if it is that little.
+        """
         cursor = self._cursor
         available = cursor.available
         now = pg_time(self._wall_clock())
+        begin = cursor.position
         parts: list[bytes | memoryview] = []
         for _ in range(self._batch_limit):
             start = cursor.position
-            limit = _message_size(start, available)
+            limit = _message_size(start, available, min(begin + allowance - start, MESSAGE_SIZE))
             wal = cursor.read(limit) if limit > 0 else None
             if not wal:
                 break
             parts.append(wal_message_head(self._payload, start, len(wal), available, now))
             parts.append(wal)
+        if self._pace is not None:
+            self._pace.take(cursor.position - begin)
         return parts
 
     def _wait(self) -> bool:
@@ -151,9 +178,9 @@ class WALPump:
         self._over(failure)
 
 
-def _message_size(start: int, available: int) -> int:
+def _message_size(start: int, available: int, most: int) -> int:
     """How much WAL the next message holds: a full one ends at a page's end, as PostgreSQL's do."""
     left = available - start
-    if left <= MESSAGE_SIZE:
-        return left
-    return MESSAGE_SIZE - (start + MESSAGE_SIZE) % PAGE_SIZE
+    if left <= most or most <= 0:
+        return min(left, most)
+    return min(left, max(most - (start + most) % PAGE_SIZE, PAGE_SIZE - start % PAGE_SIZE))

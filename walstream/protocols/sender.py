@@ -13,14 +13,16 @@ from walstream.errors import CommandError, EndOfTimeline, ProtocolViolation, WAL
 from walstream.formats.lsn import LSN
 from walstream.interfaces import ISlotStore, IWALProvider, WALPosition
 from walstream.protocols.answers import Answers
+from walstream.protocols.delayed import open_delayed
 from walstream.protocols.direct import DirectWriter, direct_connection
 from walstream.protocols.lag import LagTracker
+from walstream.protocols.limits import Limits
 from walstream.protocols.outgoing import OutgoingStream, StreamEvents
 from walstream.protocols.phases import SenderPhase
 from walstream.protocols.session import Session
 from walstream.protocols.settings import SenderSettings, client_sender_timeout
 from walstream.protocols.standbys import Standby, Standbys, StandbyState
-from walstream.protocols.stream_request import decide
+from walstream.protocols.stream_request import StreamRequest, decide
 from walstream.wire import messages
 from walstream.wire.commands import StartReplication
 from walstream.wire.copydata import UnknownStandbyMessage
@@ -42,6 +44,7 @@ class WALSender(Session):
 
     :ivar stream: what is being streamed; None outside of a stream.
     :ivar standby: the client as others see it; None before it was let in.
+    :ivar is_delayed: whether it gets WAL later than others.
     :param standbys: where others see it.
     :param gone: called once when the connection is gone.
     """
@@ -57,10 +60,16 @@ class WALSender(Session):
         standbys: Standbys,
         gone: Callable[[WALSender], None],
         cancel: Callable[[int, bytes], None],
+        limits: Limits | None = None,
     ) -> None:
-        super().__init__(provider, settings, clock, pid, key, cancel)
+        """
+        :param limits: what the sessions share; None for a session that has it all for itself.
+        """
+        limits = limits or Limits.of(settings, provider, clock)
+        super().__init__(provider, settings, clock, pid, key, cancel, limits)
         self.stream: OutgoingStream | None = None
         self.standby: Standby | None = None
+        self.is_delayed = False
         self._standbys = standbys
         self._provider = provider
         self._slots = slots
@@ -71,13 +80,14 @@ class WALSender(Session):
         self._timeline = 0
         self._successor: EndOfTimeline | None = None
         self._is_stopping = False
+        self._reached: tuple[int, int] | None = None
 
     # What Twisted and the transport call.
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, and all that the session had with it."""
-        super().connectionLost(reason)
         self._end_stream()
+        super().connectionLost(reason)
         self._slot = None
         self._slots.end_session(self.pid)
         if self.standby is not None:
@@ -113,6 +123,13 @@ class WALSender(Session):
             self._settings.wall_clock(),
         )
         self._standbys.changed(self.standby)
+
+    def progress(self) -> str:
+        """How far the last stream came."""
+        if self._reached is None:
+            return ""
+        sent, flushed = self._reached
+        return f", sent {LSN(sent)}, flushed {LSN(flushed)}"
 
     # What the service asks for.
 
@@ -192,15 +209,25 @@ class WALSender(Session):
             if self.phase is SenderPhase.CLOSED:
                 return
             self._slot = slot
+        arrivals = self._limits.arrivals_for(self._settings, self._application_name())
+        self.is_delayed = arrivals is not None
         request = await decide(self._provider, timeline, start)
         if isinstance(request, EndOfTimeline):
-            self._finish_stream(request)
-            return
+            if arrivals is None:
+                self._finish_stream(request)
+                return
+            # It is told in a stream, when it has been known for long enough.
+            assert timeline is not None, "the current timeline has no end"
+            request = StreamRequest(timeline, start)
         modern = payload is WALPayload.MODERN
         self.send(messages.copy_both_response() if modern else messages.copy_out_response())
         if request.refusal is not None:
             raise request.refusal
         cursor = await self._provider.open(request.timeline, request.start)
+        if arrivals is not None:
+            cursor = await open_delayed(
+                cursor, request.timeline, self._provider, arrivals, self._clock
+            )
         if self.phase is SenderPhase.CLOSED:
             cursor.close()
             return
@@ -228,10 +255,14 @@ class WALSender(Session):
                 silent=self._silent,
                 acknowledged=self._acknowledged,
             ),
+            self._limits.pace(self._settings, self._clock),
         )
         if self.output_full:
             self.stream.pause()
         self.stream.start()
+
+    def _application_name(self) -> str:
+        return self.client.application_name if self.client else ""
 
     def _direct_writer(self) -> DirectWriter | None:
         if self._direct is None:
@@ -339,6 +370,8 @@ class WALSender(Session):
         if self.stream is None:
             return
         self.stream.stop()
+        if self.standby is not None:
+            self._reached = self.stream.sent, self.standby.flush
         self.stream = None
         if self.standby is not None:
             self.standby.no_longer_streams()

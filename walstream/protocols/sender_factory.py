@@ -13,9 +13,11 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from walstream.interfaces import ISlotStore, IWALProvider
+from walstream.protocols.laggards import Laggards
+from walstream.protocols.limits import Limits
 from walstream.protocols.sender import WALSender
 from walstream.protocols.settings import SenderSettings
-from walstream.protocols.standbys import Standbys
+from walstream.protocols.standbys import Standby, Standbys
 
 __all__ = ["WALSenderFactory"]
 
@@ -27,6 +29,7 @@ class WALSenderFactory(Factory):
     """Makes a `WALSender` for every connection.
 
     :ivar standbys: the clients that were let in, as others see them.
+    :ivar limits: what the sessions share.
     """
 
     noisy = False
@@ -38,8 +41,14 @@ class WALSenderFactory(Factory):
         slots: ISlotStore,
         settings: SenderSettings,
         clock: IReactorTime,
+        limits: Limits | None = None,
     ) -> None:
+        """
+        :param limits: what the sessions share; None for the limits of the settings, in this
+            process alone.
+        """
         self.standbys = Standbys()
+        self.limits = limits or Limits.of(settings, provider, clock)
         self._provider = provider
         self._slots = slots
         self._settings = settings
@@ -50,11 +59,21 @@ class WALSenderFactory(Factory):
         self._grace: IDelayedCall | None = None
         self._waiting: list[Deferred[None]] = []
         slots.watch_terminations(self._terminate)
+        if settings.lag_warning:
+            self.standbys.watch(Laggards(self.standbys, self._end_for, settings.lag_warning, clock))
 
     @property
     def sessions(self) -> Collection[WALSender]:
         """The sessions of this moment."""
         return self._sessions.values()
+
+    def startFactory(self) -> None:
+        """It is listened for clients. Whoever hands over connections himself has to call this."""
+        self.limits.start()
+
+    def stopFactory(self) -> None:
+        """Nobody is listened for any more."""
+        self.limits.stop()
 
     def buildProtocol(self, addr: IAddress | None) -> WALSender | None:
         """A session for a new connection; none once the sender is being stopped."""
@@ -70,6 +89,7 @@ class WALSenderFactory(Factory):
             self.standbys,
             self._gone,
             self._cancel,
+            self.limits,
         )
         self._sessions[session.pid] = session
         return session
@@ -87,6 +107,7 @@ class WALSenderFactory(Factory):
         """
         if not self._is_draining:
             self._is_draining = True
+            self.limits.stop()
             self._shut_down_all(grace)
         if not self._sessions:
             return succeed(None)
@@ -120,6 +141,18 @@ class WALSenderFactory(Factory):
         session = self._sessions.get(pid)
         if session is not None:
             session.terminate()
+
+    def _end_for(self, standby: Standby) -> int:
+        """Up to where a client could have WAL: to the end, unless it is to have it later.
+
+        What is known of the client is up to date then.
+        """
+        session = self._sessions.get(standby.pid)
+        if session is not None:
+            session.look()
+            if session.is_delayed and session.stream is not None:
+                return session.stream.available
+        return self._provider.end().lsn
 
     def _cancel(self, pid: int, key: bytes) -> None:
         session = self._sessions.get(pid)

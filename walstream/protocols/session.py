@@ -18,10 +18,11 @@ from zope.interface import implementer
 
 from walstream.errors import CommandError, ProtocolViolation, WALUnavailable
 from walstream.interfaces import IWALProvider
+from walstream.protocols.limits import Limits
 from walstream.protocols.line import Line
 from walstream.protocols.phases import SENDER_TRANSITIONS, SenderPhase, after
 from walstream.protocols.settings import SenderSettings
-from walstream.protocols.welcome import Client, Welcome
+from walstream.protocols.welcome import Client, Welcome, printable
 from walstream.wire import messages
 from walstream.wire.copydata import UnknownStandbyMessage
 from walstream.wire.frames import Frame, FrameReader, frontend_limit
@@ -50,6 +51,7 @@ class Session(Line):
     :ivar pid: the session's number, as the client learns it from BackendKeyData.
     :ivar client: who it is; None until the startup packet has come.
     :param cancel: called with a pid and a key that a CancelRequest names.
+    :param limits: what the sessions share, of which this one takes its part.
     """
 
     _log = Logger()
@@ -62,6 +64,7 @@ class Session(Line):
         pid: int,
         key: bytes,
         cancel: Callable[[int, bytes], None],
+        limits: Limits,
     ) -> None:
         super().__init__(clock, settings.close_timeout)
         self.phase = SenderPhase.STARTUP
@@ -70,15 +73,22 @@ class Session(Line):
         self.client: Client | None = None
         self.output_full = False
         self._startup_timeout = settings.startup_timeout
-        self._welcome = Welcome(provider, pid, key, cancel)
+        self._limits = limits
+        self._welcome = Welcome(provider, limits.admission, pid, key, cancel)
         self._reader = FrameReader(frontend_limit)
         self._is_taking = False
+        self._origin = "[unknown]"
+        self._since = 0.0
 
     # What Twisted calls.
 
     def connectionMade(self) -> None:
         """A client has connected, and has a while to say who it is."""
+        address = self.peer_address()
+        self._origin = "host=[local]" if address is None else "host={} port={}".format(*address)
+        self._since = self._clock.seconds()
         self.open(self._startup_timeout)
+        self._limits.strangers.enter(self.pid, self._crowd_out)
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the client sent."""
@@ -92,12 +102,18 @@ class Session(Line):
         """The connection is gone."""
         super().connectionLost(reason)
         self.phase = SenderPhase.CLOSED
+        self._limits.strangers.leave(self.pid)
+        self._limits.admission.leave(self.pid)
         if self.client is not None:
             self._log.info(
-                "replication connection {pid} ended: {client}: {reason}",
+                "replication connection {pid} ended: {client} {origin}: {reason}; "
+                "session time {duration}{progress}",
                 pid=self.pid,
                 client=str(self.client),
-                reason=self.close_reason,
+                origin=self._origin,
+                reason=printable(self.close_reason),
+                duration=_session_time(self._clock.seconds() - self._since),
+                progress=self.progress(),
             )
 
     # What the transport calls: IPushProducer.
@@ -134,7 +150,16 @@ class Session(Line):
         elif self._welcome.client is not None:
             self._let_in(self._welcome.client)
 
+    def _crowd_out(self) -> None:
+        self.abort("too many connections have not said who they are")
+
     def _turn_away(self, error: CommandError) -> None:
+        self._log.warn(
+            "replication connection {pid} refused: {origin}: {reason}",
+            pid=self.pid,
+            origin=self._origin,
+            reason=printable(error.message),
+        )
         legacy = self._welcome.legacy_refusal(error)
         if legacy is None:
             self.fatal(error)
@@ -144,10 +169,14 @@ class Session(Line):
 
     def _let_in(self, client: Client) -> None:
         self.client = client
+        self._limits.strangers.leave(self.pid)
         self.let_in()
         self.phase = SenderPhase.READY
         self._log.info(
-            "replication connection {pid} authorized: {client}", pid=self.pid, client=str(client)
+            "replication connection {pid} authorized: {client} {origin}",
+            pid=self.pid,
+            client=str(client),
+            origin=self._origin,
         )
         self._reader.feed(self._welcome.take_rest())
         self._take_frames()
@@ -219,6 +248,10 @@ class Session(Line):
         """Take what the client sends to a stream."""
         raise NotImplementedError
 
+    def progress(self) -> str:
+        """What the log says of the session when it is over, besides: it follows a figure."""
+        return ""
+
     def become_ready(self) -> None:
         """The command is done, in whatever way: the next one may come."""
         if self.phase is SenderPhase.CLOSED:
@@ -256,12 +289,20 @@ class Session(Line):
     def close(self, reason: str) -> None:
         """Let what was written out, then close."""
         self.phase = SenderPhase.CLOSED
+        self._limits.strangers.leave(self.pid)
         super().close(reason)
 
     def abort(self, reason: str) -> None:
         """Close at once."""
         self.phase = SenderPhase.CLOSED
+        self._limits.strangers.leave(self.pid)
         super().abort(reason)
+
+
+def _session_time(seconds: float) -> str:
+    """As PostgreSQL's ``log_disconnections`` words it."""
+    minutes, rest = divmod(max(0.0, seconds), 60)
+    return f"{int(minutes) // 60}:{int(minutes) % 60:02}:{rest:06.3f}"
 
 
 def _error_response(severity: str, error: CommandError) -> bytes:

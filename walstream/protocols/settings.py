@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from walstream.formats.pages import PAGE_SIZE
 from walstream.interfaces import SystemIdentity
@@ -31,14 +31,40 @@ class SenderSettings:
     :ivar close_timeout: seconds that a closing connection has to take its last bytes.
     :ivar send_buffer: the size of a client's socket send buffer in bytes. Measured: a quarter of
         a MiB keeps what is sent in the processor's cache, and hundreds of clients in memory.
+    :ivar max_clients: how many clients may be there at a time; 0: any number (``--max-clients``).
+    :ivar max_strangers: how many connections there may be that have not said yet who they are;
+        the oldest of them are closed when there are more.
+    :ivar max_rate: how fast WAL goes to each client, in bytes per second; 0: as fast as it takes
+        it (``--max-rate``).
+    :ivar max_total_rate: how fast it goes to all of them together (``--max-total-rate``).
+    :ivar delays: by ``application_name``, or ``*`` for all that are not named: for how many
+        seconds WAL has to have been here before the client gets it (``--delay``).
+    :ivar lag_warning: how many bytes a client may be behind before the log says so; 0: never
+        (``--lag-warning``).
     :ivar wall_clock: the time of day in Unix seconds, for the messages' time stamps.
+    :ivar monotonic: seconds by a clock that nobody sets, for delays.
     """
 
     sender_timeout: float = 60.0
     startup_timeout: float = 60.0
     close_timeout: float = 5.0
     send_buffer: int = 256 * 1024
+    max_clients: int = 1000
+    max_strangers: int = 100
+    max_rate: int = 0
+    max_total_rate: int = 0
+    delays: Mapping[str, float] = field(default_factory=dict)
+    lag_warning: int = 1 << 30
     wall_clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+
+    def delay_of(self, name: str) -> float:
+        """For how long WAL has to have been here for the client of that ``application_name``.
+
+        Without regard to case, as ``synchronous_standby_names`` compares names.
+        """
+        named = {key.lower(): delay for key, delay in self.delays.items()}
+        return named.get(name.lower(), named.get("*", 0.0))
 
 
 def show(name: str, identity: SystemIdentity, settings: SenderSettings) -> str | None:
@@ -49,6 +75,7 @@ def show(name: str, identity: SystemIdentity, settings: SenderSettings) -> str |
         "hot_standby": "on",
         "in_hot_standby": "on",
         "integer_datetimes": "on",
+        "max_wal_senders": str(settings.max_clients or _MAX_BACKENDS),
         "server_encoding": "SQL_ASCII",
         "server_version": identity.server_version,
         "server_version_num": str(version_number(identity.server_version)),
@@ -125,6 +152,8 @@ def major_version(server_version: str) -> int:
     return version_number(server_version) // 10_000
 
 
+# More than that `max_wal_senders` cannot be in PostgreSQL (MAX_BACKENDS in postmaster.h).
+_MAX_BACKENDS = 0x3FFFF
 # PostgreSQL documentation, "Parameter Names and Values".
 _SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 

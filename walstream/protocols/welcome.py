@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from walstream.errors import CommandError
 from walstream.interfaces import IWALProvider
+from walstream.protocols.admission import Admission, too_many_clients
 from walstream.protocols.settings import parameter_status
 from walstream.wire import messages
 from walstream.wire.frames import StartupPacket, StartupReader
@@ -28,7 +29,7 @@ from walstream.wire.startup import (
     unknown_extensions,
 )
 
-__all__ = ["Client", "Welcome"]
+__all__ = ["Client", "Welcome", "described", "printable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,7 @@ class Client:
         return self.parameters.get("application_name", "")
 
     def __str__(self) -> str:
-        name = self.application_name or "[unknown]"
-        return f"user={_printable(self.user)} application_name={_printable(name)}"
+        return described(self.user, self.application_name)
 
 
 class Welcome:
@@ -60,14 +60,21 @@ class Welcome:
 
     :ivar client: who was let in; None until then.
     :ivar finished: the connection has done what it came for, a CancelRequest, and is to be closed.
+    :param admission: asked whether there is room for another client.
     """
 
     def __init__(
-        self, provider: IWALProvider, pid: int, key: bytes, cancel: Callable[[int, bytes], None]
+        self,
+        provider: IWALProvider,
+        admission: Admission,
+        pid: int,
+        key: bytes,
+        cancel: Callable[[int, bytes], None],
     ) -> None:
         self.client: Client | None = None
         self.finished = False
         self._provider = provider
+        self._admission = admission
         self._pid = pid
         self._key = key
         self._cancel = cancel
@@ -124,6 +131,9 @@ class Welcome:
         identity = self._provider.identity
         if identity is None:
             raise CommandError("57P03", "the database system is starting up")
+        # Before AuthenticationOk, as PostgreSQL, which looks for room before it asks who comes.
+        if not self._admission.enter(self._pid):
+            raise too_many_clients(self._admission.limit, identity.server_version)
         answer = b""
         extensions = unknown_extensions(parameters)
         if version != packet.code or extensions:
@@ -135,8 +145,14 @@ class Welcome:
         return answer + messages.backend_key_data(self._pid, self._key) + messages.ready_for_query()
 
 
-def _printable(text: str) -> str:
-    # A client may call itself anything, also something that would forge lines of the log.
+def described(user: str, application_name: str) -> str:
+    """A client as the log names it."""
+    name = application_name or "[unknown]"
+    return f"user={printable(user)} application_name={printable(name)}"
+
+
+def printable(text: str) -> str:
+    """What a client says, for the log: it may say something that would forge lines of it."""
     return text if text.isprintable() else ascii(text)
 
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 from twisted.python import usage
 
 from walstream.tap.group import CommandOptions
-from walstream.tap.values import one_of, seconds, slot_name, whole_number
+from walstream.tap.values import (
+    named_duration,
+    one_of,
+    rate,
+    seconds,
+    size_or_none,
+    slot_name,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from walstream.formats.lsn import LSN
@@ -149,6 +159,15 @@ class ListenOptions(CommandOptions):
             "unix:/run/walstream/.s.PGSQL.5433.",
         ],
         ["sender-timeout", None, "60", "Seconds that a client may be silent; 0: for ever."],
+        ["max-clients", None, "1000", "How many clients there may be at a time; 0: any number."],
+        ["max-rate", None, "0", "How much WAL each client gets per second, such as 50MB; 0: all."],
+        ["max-total-rate", None, "0", "How much all of them get together; 0: all."],
+        [
+            "lag-warning",
+            None,
+            "1GB",
+            "Say in the log when a client is this far behind, and when it has caught up; 0: never.",
+        ],
     ]
     optFlags = [
         [
@@ -157,6 +176,18 @@ class ListenOptions(CommandOptions):
             "Let clients from other machines in: nobody is asked for a password.",
         ]
     ]
+
+    _delays: Mapping[str, float] = MappingProxyType({})
+
+    def opt_delay(self, text: str) -> None:
+        """A client, by its application_name, that gets WAL only when it has been here for so long:
+        NAME=TIME, such as late=8h; * for all that are not named. May be given more than once.
+        """
+        try:
+            name, delay = named_duration(text)
+        except ValueError as error:
+            raise usage.UsageError(f"--delay: {error}") from error
+        self._delays = {**self._delays, name: delay}
 
     def postOptions(self) -> None:
         """Check where to listen."""
@@ -170,5 +201,10 @@ class ListenOptions(CommandOptions):
         trust = bool(self["trust-network"])
         self.checked("listen", lambda text: check_endpoint(text, trust_network=trust))
         self.sender_settings: SenderSettings = SenderSettings(
-            sender_timeout=self.checked("sender-timeout", seconds) or 0.0
+            sender_timeout=self.checked("sender-timeout", seconds) or 0.0,
+            max_clients=self.checked("max-clients", whole_number) or 0,
+            max_rate=self.checked("max-rate", rate) or 0,
+            max_total_rate=self.checked("max-total-rate", rate) or 0,
+            delays=self._delays,
+            lag_warning=self.checked("lag-warning", size_or_none) or 0,
         )

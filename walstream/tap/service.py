@@ -32,6 +32,7 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
 
         return make_demo_service(options, reactor)
     from walstream.services import assembly
+    from walstream.services.descriptors import with_room_for_clients
 
     match options:
         case ReceiveOptions() if not options.uses_archive():
@@ -53,7 +54,12 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 care=options.care,
             )
         case SendOptions():
-            return assembly.send(reactor, options.archive, options.listen, options.sender_settings)
+            return assembly.send(
+                reactor,
+                options.archive,
+                options.listen,
+                with_room_for_clients(options.sender_settings),
+            )
         case HubOptions():
             return assembly.hub(
                 reactor,
@@ -61,7 +67,7 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 options.upstream,
                 options.settings,
                 options.listen,
-                options.sender_settings,
+                with_room_for_clients(options.sender_settings),
                 verbose=bool(options["verbose"]),
                 care=options.care,
             )

@@ -7,8 +7,21 @@ from enum import Enum
 from typing import TypeVar
 
 from walstream.errors import FormatError
+from walstream.formats.quantities import parse_duration, parse_size
 
-__all__ = ["count", "one_of", "seconds", "slot_name", "whole_number"]
+__all__ = [
+    "count",
+    "named_duration",
+    "one_of",
+    "rate",
+    "seconds",
+    "size_or_none",
+    "slot_name",
+    "whole_number",
+]
+
+# As PostgreSQL's least MAX_RATE for BASE_BACKUP: below it, messages would have to be cut.
+_LEAST_RATE = 32 << 10
 
 _E = TypeVar("_E", bound=Enum)
 
@@ -50,6 +63,27 @@ def seconds(text: str) -> float:
     if not 0 <= number < float("inf"):
         raise FormatError(f"{text!r} is not a number of seconds of 0 or more")
     return number
+
+
+def size_or_none(text: str) -> int:
+    """Bytes, of a text such as ``1GB``; ``0`` for none."""
+    return 0 if text == "0" else parse_size(text)
+
+
+def rate(text: str) -> int:
+    """Bytes per second, of a text such as ``50MB``; ``0`` for any number."""
+    number = size_or_none(text)
+    if 0 < number < _LEAST_RATE:
+        raise FormatError(f"{text!r} is too little: at least 32kB, or 0 for no limit")
+    return number
+
+
+def named_duration(text: str) -> tuple[str, float]:
+    """A name and seconds, of a text such as ``standby2=8h``."""
+    name, equals, time = text.rpartition("=")
+    if not equals or not name:
+        raise FormatError(f"{text!r} is not NAME=TIME, such as standby2=8h")
+    return name, float(parse_duration(time))
 
 
 def slot_name(text: str) -> str:

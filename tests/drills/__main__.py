@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.drills import chain, fleet
+from tests.drills import backlog, chain, fleet
 from tests.servers import Clusters, Templates, installation
 from walstream.embedded import Account, workspace
 
@@ -33,6 +33,9 @@ def main() -> int:
     options = drills.add_parser("chain", help="a hub behind a hub behind a hub")
     options.add_argument("--rounds", type=int, default=30, help="default: 30")
     options.add_argument("--promotions", type=int, default=5, help="among them; default: 5")
+    options = drills.add_parser("backlog", help="a standby of an old base backup")
+    options.add_argument("--segments", type=int, default=200, help="default: 200")
+    options.add_argument("--segment-size", type=int, default=16, help="MiB; default: 16")
     arguments = parser.parse_args()
     with _place(arguments.directory) as directory:
         programs = installation(arguments.version)
@@ -56,16 +59,23 @@ def _place(directory: Path | None) -> Iterator[Path]:
 
 
 def _run(arguments: argparse.Namespace, clusters: Clusters, directory: Path) -> int:
+    """Run the drill, and say what came of it."""
     seed = arguments.seed
-    if arguments.drill == "fleet":
-        fleet_plan = fleet.Plan(arguments.standbys, arguments.victims, arguments.seconds, seed)
-        outcome = fleet.drill(clusters, directory, fleet_plan)
-        print(outcome.summary(fleet_plan))
-        return 1 if outcome.troubles else 0
-    plan = chain.Plan(arguments.rounds, arguments.promotions, seed)
-    result = chain.drill(clusters, directory, plan)
-    print(result.summary(plan))
-    return 1 if result.troubles else 0
+    if arguments.drill == "backlog":
+        found = backlog.drill(clusters, directory, arguments.segments, arguments.segment_size)
+        return _tell(found.summary(), found.troubles)
+    if arguments.drill == "chain":
+        chain_plan = chain.Plan(arguments.rounds, arguments.promotions, seed)
+        survived = chain.drill(clusters, directory, chain_plan)
+        return _tell(survived.summary(chain_plan), survived.troubles)
+    plan = fleet.Plan(arguments.standbys, arguments.victims, arguments.seconds, seed)
+    outcome = fleet.drill(clusters, directory, plan)
+    return _tell(outcome.summary(plan), outcome.troubles)
+
+
+def _tell(summary: str, troubles: list[str]) -> int:
+    print(summary)
+    return 1 if troubles else 0
 
 
 sys.exit(main())

@@ -120,3 +120,35 @@ def test_a_stopped_standby_costs_a_constant(clusters: Clusters, tmp_path: Path) 
         have_the_same_rows(primary, sleeper)
     size = sum(path.stat().st_size for path in archive.glob("?" * 24))
     assert size >= 1 << 30, f"only {size} bytes passed"
+
+
+def test_a_standby_that_was_cut_returns(clusters: Clusters, tmp_path: Path) -> None:
+    """One that hangs for longer than the sender's timeout is cut; when it wakes it comes back, and
+    gets what passed meanwhile from the archive. One that hangs for less keeps its session.
+    """
+    primary = clusters.primary(settings={"wal_keep_size": "1GB"})
+    archive, log = tmp_path / "archive", tmp_path / "log"
+    with hub(primary, archive, log) as relay:
+        relay.await_text("starting log streaming")
+        timeout = {"cut": "2s", "brief": "60s"}
+        cut, brief = (
+            clusters.standby(
+                primary,
+                relay.conninfo(application_name=name, options=f"-c wal_sender_timeout={value}"),
+                name,
+            )
+            for name, value in timeout.items()
+        )
+        prepare_pgbench(primary)
+        have_the_same_rows(primary, cut, brief)
+        for standby in (cut, brief):
+            standby.signal_all(signal.SIGSTOP)
+        with pgbench(primary):
+            await_segments(archive, len(finished_segments(archive)) + 10)
+        brief.signal_all(signal.SIGCONT)
+        have_the_same_rows(primary, brief)
+        relay.await_text("terminating walsender process due to replication timeout")
+        cut.signal_all(signal.SIGCONT)
+        have_the_same_rows(primary, cut, brief)
+        sessions = [relay.text.count(f"application_name={name}\n") for name in ("cut", "brief")]
+        assert sessions == [2, 1]

@@ -76,7 +76,7 @@ def drill(clusters: Clusters, directory: Path, segments: int, segment_size: int 
                 outcome.troubles.append("it has another walreceiver than at first")
         if differing(primary, [standby]):
             outcome.troubles.append("it is not the primary's")
-        outcome.sessions = hub.text.count(f"application_name={_NAME}\n")
+        outcome.sessions = hub.sessions(_NAME)
         if outcome.sessions != 1:
             outcome.troubles.append(f"it had {outcome.sessions} sessions")
     return outcome

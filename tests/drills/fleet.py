@@ -168,9 +168,8 @@ def _findings(standbys: Sequence[Cluster], plan: Plan, hub: Serving, watch: Watc
     findings = [f"{each.directory.name}: {said}" for each in standbys if (said := amcheck(each))]
     if watch.senders.keys() - {("walstream",)}:
         findings.append(f"the primary had other walsenders: {watch.senders}")
-    text = hub.text
     for standby in standbys[plan.victims :]:
-        sessions = text.count(f"application_name={standby.directory.name}\n")
+        sessions = hub.sessions(standby.directory.name)
         if sessions != 1:
             findings.append(f"{standby.directory.name}, left alone, had {sessions} sessions")
     return findings

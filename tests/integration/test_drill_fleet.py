@@ -1,4 +1,4 @@
-"""Standbys that are stopped, killed and started; the long form is ``python -m tests.drills fleet``."""
+"""Standbys that are stopped, killed and started; longer: ``python -m tests.drills fleet``."""
 
 from __future__ import annotations
 

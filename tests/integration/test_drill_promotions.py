@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.integration.load import finished_segments
 from tests.integration.test_drill_hub_failover import hub_of, start_behind, walreceivers
 from tests.integration.test_timelines import (
+    any_of,
     assert_contiguous,
     await_true,
     ranges,
@@ -14,7 +15,7 @@ from tests.integration.test_timelines import (
 )
 from tests.servers import Clusters
 from tests.servers.comparing import await_end, differing
-from tests.servers.daemon import Serving
+from tests.servers.daemon import Serving, wait_until
 from tests.servers.restoring import Restoring, restore_wal
 from walstream.embedded import Cluster
 
@@ -104,3 +105,25 @@ def _rewind(old: Cluster, new: Cluster, archive: Path, hub: Serving) -> None:
     old.configure({"port": old.port, "restore_command": ""})
     old.follow(hub.conninfo())
     old.start()
+
+
+def test_a_hub_and_its_own_standby(clusters: Clusters, directory: Path) -> None:
+    """Without target_session_attrs a hub that lost its primary follows the standby that follows
+    it. That does not go unnoticed; and all goes on when that standby is promoted.
+    """
+    primary, standby = clusters.primary(), clusters.empty("standby")
+    base, hosts = directory / "base", any_of(primary, standby)
+    with Serving("hub", "-d", hosts, "-D", directory / "archive", log=directory / "log") as hub:
+        hub.await_text("starting log streaming")
+        primary.base_backup(base, "-X", "none")
+        start_behind(hub, base, standby)
+        primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 20000) AS n")
+        await_end(primary, [standby])
+        assert "is a standby" not in hub.text
+        primary.kill()
+        hub.await_text(f"the upstream 127.0.0.1:{standby.port} is a standby, and standby, which")
+        standby.promote()
+        hub.await_text("switched to timeline 2")
+        standby.query("INSERT INTO numbers SELECT generate_series(1, 20000)")
+        reached = "SELECT %s::pg_lsn >= pg_current_wal_flush_lsn()"
+        wait_until(lambda: standby.query(reached, hub.end()[1]) == [(True,)], "all in the hub")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-
 from tests.integration.test_send import outcome
 from tests.servers import Clusters, every_version
 from tests.servers.daemon import Serving, wait_until

@@ -150,5 +150,5 @@ def test_a_standby_that_was_cut_returns(clusters: Clusters, tmp_path: Path) -> N
         relay.await_text("terminating walsender process due to replication timeout")
         cut.signal_all(signal.SIGCONT)
         have_the_same_rows(primary, cut, brief)
-        sessions = [relay.text.count(f"application_name={name}\n") for name in ("cut", "brief")]
+        sessions = [relay.sessions(name) for name in ("cut", "brief")]
         assert sessions == [2, 1]

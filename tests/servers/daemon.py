@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -125,6 +126,11 @@ class Serving(Walstream):
         """How a client connects to it."""
         address = f"host=127.0.0.1 port={self.port} user=postgres"
         return make_conninfo(address, **parameters)
+
+    def sessions(self, name: str) -> int:
+        """How often a client of that application_name was let in."""
+        line = rf"authorized: .*application_name={re.escape(name)}(?!\S)"
+        return len(re.findall(line, self.text))
 
     def end(self) -> tuple[int, str]:
         """The timeline and the position up to which it serves WAL."""

@@ -23,6 +23,7 @@ from walstream.protocols.settings import SenderSettings
 from walstream.services.archive_care import ArchiveCare
 from walstream.services.endpoint import UpstreamEndpoint
 from walstream.services.hub import HubService, Storage
+from walstream.services.loop_watch import LoopWatch
 from walstream.services.receive import ReceiverService
 from walstream.services.send import SenderService
 from walstream.services.slot import SlotAction, SlotService
@@ -105,6 +106,7 @@ def hub(
     """
     directory = care.directory(reactor, archive)
     slots = _slots(reactor, archive)
+    factory = WALSenderFactory(directory, slots, sender_settings, reactor)
     receiver = ReceiverService(
         UpstreamEndpoint(reactor, upstream),
         directory,
@@ -112,8 +114,9 @@ def hub(
         reactor,
         inquiry=StandbyInquiry(reactor, upstream),
         verbose=verbose,
+        loop_watch=LoopWatch(factory.standbys),
     )
-    sender = _sender(reactor, directory, slots, listen, sender_settings)
+    sender = SenderService(serverFromString(reactor, listen), factory)
     storage: list[Storage] = [directory.storage, slots, *care.caretakers(reactor, directory)]
     return HubService(storage, receiver=receiver, sender=sender)
 

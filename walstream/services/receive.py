@@ -34,6 +34,7 @@ from walstream.interfaces import IWALSink
 from walstream.protocols.receiver import Dialect, ReceiverSettings, StreamEnd, WALReceiver
 from walstream.protocols.synchronous import SynchronousDuty
 from walstream.services.endpoint import UpstreamAddress
+from walstream.services.loop_watch import LoopWatch
 from walstream.services.outcome import Outcome
 from walstream.services.retry import Backoff, Repetition, Verdict, verdict
 from walstream.services.segment_log import SegmentLog
@@ -57,6 +58,7 @@ class ReceiverService(Service):
     :param retry: whether to connect again after an error (without: ``--no-loop``).
     :param grace: seconds that a stop in order may take before the connection is cut.
     :param verbose: log each finished segment.
+    :param loop_watch: is told from whom the WAL comes.
     """
 
     _log = Logger()
@@ -73,6 +75,7 @@ class ReceiverService(Service):
         backoff: Backoff | None = None,
         grace: float = 10.0,
         verbose: bool = False,
+        loop_watch: LoopWatch | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._sink = sink
@@ -87,6 +90,7 @@ class ReceiverService(Service):
         self._repetition = Repetition(clock)
         self._grace = grace
         self._segments = SegmentLog(sink, clock) if verbose else None
+        self._loop_watch = loop_watch
         self._outcome: Outcome[StreamEnd] = Outcome()
         self._loop: Deferred[None] | None = None
         self._receiver: WALReceiver | None = None
@@ -174,6 +178,8 @@ class ReceiverService(Service):
         finally:
             if self._watch is not None:
                 self._watch.stop()
+            if self._loop_watch is not None:
+                self._loop_watch.disconnected()
             await self._close(receiver, _LAST_BYTES)
             self._receiver = None
 
@@ -193,6 +199,9 @@ class ReceiverService(Service):
         self._streaming_since = self._clock.seconds()
         if self._watch is not None and self._duty.depends_on_demands:
             self._watch.start(address.host, receiver.learn)
+        if self._loop_watch is not None:
+            host = getattr(receiver.transport and receiver.transport.getPeer(), "host", None)
+            self._loop_watch.connected(str(address.host), host, receiver.parameters)
 
     def _streamed_for(self, seconds: float) -> bool:
         """Whether there was a stream that lasted: a server that breaks off each one at once,

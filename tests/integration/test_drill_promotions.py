@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
-from tests.integration.load import finished_segments
+import psycopg
+
+from tests.integration.load import await_segments, finished_segments
 from tests.integration.test_drill_hub_failover import hub_of, start_behind, walreceivers
 from tests.integration.test_timelines import (
     any_of,
@@ -127,3 +131,37 @@ def test_a_hub_and_its_own_standby(clusters: Clusters, directory: Path) -> None:
         standby.query("INSERT INTO numbers SELECT generate_series(1, 20000)")
         reached = "SELECT %s::pg_lsn >= pg_current_wal_flush_lsn()"
         wait_until(lambda: standby.query(reached, hub.end()[1]) == [(True,)], "all in the hub")
+
+
+def test_a_record_that_never_became_whole(clusters: Clusters, directory: Path) -> None:
+    """The primary dies inside a record, of which everybody has a part: all give it up."""
+    primary, heir, other = clusters.primary(), clusters.empty("heir"), clusters.empty("other")
+    archive, base = directory / "archive", directory / "base"
+    with hub_of(archive, directory / "log", primary, heir) as hub:
+        hub.await_text("starting log streaming")
+        primary.base_backup(base, "-X", "none")
+        start_behind(hub, base, heir, other)
+        primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 20000) AS n")
+        await_end(primary, (heir, other))
+        before = walreceivers([other])
+        writing = Thread(target=_write_much, args=(primary,))
+        writing.start()
+        await_segments(archive, 4)
+        primary.kill()
+        writing.join()
+        hub.await_text("trying again")
+        for standby in (heir, other):
+            await_true(standby, "SELECT pg_last_wal_receive_lsn() = %s::pg_lsn", hub.end()[1])
+        heir.promote()
+        hub.await_text("inside a record that never became whole")
+        hub.await_text("switched to timeline 2")
+        heir.query("INSERT INTO numbers SELECT generate_series(1, 20000)")
+        assert not differing(heir, [other])
+        assert walreceivers([other]) == before
+    assert_contiguous(archive, 1, 2)
+
+
+def _write_much(primary: Cluster) -> None:
+    """Write one record of 200 MB; each segment of it is flushed, and sent, when it is full."""
+    with suppress(psycopg.Error):
+        primary.query("SELECT pg_logical_emit_message(false, 'x', repeat('x', 200000000))")

@@ -1,0 +1,41 @@
+"""The hub as the witness of all that was acknowledged, when the primary is lost for good."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.integration.test_drill_failover import load
+from tests.integration.test_drill_hub_failover import hub_of
+from tests.integration.test_timelines import await_true
+from tests.servers import Clusters
+from tests.servers.daemon import wait_until
+from tests.torture.recovery import find_losses
+
+
+def test_a_standby_that_was_away_loses_nothing(clusters: Clusters, directory: Path) -> None:
+    """It followed the primary, and was down when that was lost, as was the hub a moment later. It
+    is pointed at the hub, gets the tail there, and is promoted: all that was confirmed is there.
+    """
+    primary = clusters.primary(settings={"synchronous_standby_names": "walstream"})
+    archive, log = directory / "archive", directory / "log"
+    with hub_of(archive, log, primary) as hub:
+        hub.await_text("starting log streaming")
+        late = clusters.standby(primary, name="late")
+        with load(primary, directory / "confirmed") as under_load:
+            under_load.await_commits()
+            received = late.query("SELECT pg_last_wal_receive_lsn()::text")[0][0]
+            late.stop()
+            under_load.await_commits()
+            primary.kill()
+        hub.kill()
+    every = under_load.record.runs(0)
+    with hub_of(archive, log, primary, port=hub.port) as again:
+        _, end = again.end()
+        late.follow(again.conninfo())
+        late.start()
+        assert late.query("SELECT %s::pg_lsn < %s::pg_lsn", received, end) == [(True,)]
+        await_true(late, "SELECT pg_last_wal_receive_lsn() >= %s::pg_lsn", end)
+        late.promote()
+        wait_until(lambda: late.query("SELECT pg_is_in_recovery()") == [(False,)], "a primary")
+        assert not find_losses(late, every)
+        assert sum(run.last - run.first + 1 for run in every) >= 200

@@ -126,19 +126,18 @@ class Chain:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def promote(self, chance: random.Random) -> None:
-        """Lose the primary, and promote one of the standbys when it has all that hub1 has.
-
-        A new server takes the place of the one that was promoted.
-        """
-        self.primary.kill()
+    def await_heir(self, chance: random.Random) -> Cluster:
+        """One of the standbys, when it has all that hub1 has. The primary is gone."""
         heir = chance.choice(self.standbys)
         hub1 = self.places[0].process
         assert hub1 is not None
         _, end = hub1.end()
         received = "SELECT pg_last_wal_receive_lsn() >= %s::pg_lsn"
-        wait_until(lambda: heir.query(received, end) == [(True,)], "the heir has all")
-        heir.promote()
+        wait_until(lambda: heir.query(received, end) == [(True,)], "the heir has all", 60)
+        return heir
+
+    def replace(self, heir: Cluster) -> None:
+        """A standby was promoted: a new one takes its place, in the directory of the fallen."""
         fallen, self.primary = self.primary, heir
         self.standbys[self.standbys.index(heir)] = fallen
         rmtree(fallen.data)
@@ -180,8 +179,7 @@ def drill(clusters: Clusters, directory: Path, plan: Plan) -> Outcome:
         prepare_pgbench(chain.primary)
         for number in range(plan.rounds):
             if number in promotions:
-                outcome.done["primary"] += 1
-                chain.promote(chance)
+                _fail_over(chain, chance, outcome.done)
             with pgbench(chain.primary, clients=2):
                 _break_links(chain, chance, outcome.done)
             outcome.slowest = max(outcome.slowest, _until_all_have_all(chain))
@@ -193,12 +191,32 @@ def drill(clusters: Clusters, directory: Path, plan: Plan) -> Outcome:
     return outcome
 
 
-def _break_links(chain: Chain, chance: random.Random, done: Counter[str]) -> None:
+def _fail_over(chain: Chain, chance: random.Random, done: Counter[str]) -> None:
+    """Lose the primary and promote a standby; links may be lost before it, or be down for it."""
+    done["primary"] += 1
+    chain.primary.kill()
+    if chance.random() < 0.5:
+        _break_links(chain, chance, done)
+    heir = chain.await_heir(chance)
+    if chance.random() < 0.5:
+        _break_links(chain, chance, done, heir.promote)
+    else:
+        heir.promote()
+    chain.replace(heir)
+
+
+def _break_links(
+    chain: Chain,
+    chance: random.Random,
+    done: Counter[str],
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
     broken = chance.sample(chain.places, chance.randint(1, len(chain.places)))
     for link in broken:
         time.sleep(chance.uniform(0.0, 0.5))
         done[link.name] += 1
         link.kill()
+    meanwhile()
     chance.shuffle(broken)
     for link in broken:
         time.sleep(chance.uniform(0.0, 0.5))

@@ -18,10 +18,13 @@ from walstream.embedded import Cluster
 _RECEIVER = "SELECT pid FROM pg_stat_wal_receiver WHERE status = 'streaming'"
 
 
-def hub_of(archive: Path, log: Path, *upstreams: Cluster, port: int | None = None) -> Serving:
+def hub_of(
+    archive: Path, log: Path, *upstreams: Cluster, slot: str = "", port: int | None = None
+) -> Serving:
     """A hub of whichever of the servers takes writes."""
     hosts = any_of(*upstreams, target_session_attrs="read-write")
-    return Serving("hub", "-d", hosts, "-D", archive, log=log, port=port)
+    options = ("--slot", slot) if slot else ()
+    return Serving("hub", "-d", hosts, "-D", archive, *options, log=log, port=port)
 
 
 def start_behind(hub: Serving, backup: Path, *standbys: Cluster) -> None:

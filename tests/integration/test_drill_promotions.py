@@ -25,14 +25,19 @@ from walstream.embedded import Cluster
 
 
 def test_promotions_on_a_segment_boundary(clusters: Clusters, directory: Path) -> None:
-    """Twice in a row a primary dies where its WAL ends with a segment."""
+    """Twice in a row a primary dies where its WAL ends with a segment. The hub uses a slot, which
+    was made on the standbys before.
+    """
     primary = clusters.primary()
     base, archive = directory / "base", directory / "archive"
     first, second, third = (clusters.empty(name) for name in ("first", "second", "third"))
-    with hub_of(archive, directory / "log", primary, first, second) as hub:
+    primary.query("SELECT pg_create_physical_replication_slot('archive', true)")
+    with hub_of(archive, directory / "log", primary, first, second, slot="archive") as hub:
         hub.await_text("starting log streaming")
         primary.base_backup(base, "-X", "none")
         start_behind(hub, base, first, second, third)
+        for standby in (first, second):
+            standby.query("SELECT pg_create_physical_replication_slot('archive')")
         primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 20000) AS n")
         await_end(primary, (first, second, third))
         before = walreceivers([third])

@@ -17,6 +17,7 @@ from walstream.archive.paths import ArchivePaths
 from walstream.archive.reader import ArchiveReader
 from walstream.archive.slots import DirectorySlots
 from walstream.interfaces import ISlotStore, IWALProvider
+from walstream.protocols.downstream import DownstreamSettings
 from walstream.protocols.receiver import ReceiverSettings
 from walstream.protocols.sender_factory import WALSenderFactory
 from walstream.protocols.settings import SenderSettings
@@ -34,6 +35,7 @@ __all__ = ["hub", "receive", "send", "slot"]
 _Path = str | os.PathLike[str]
 
 _PLAIN_CARE = ArchiveCare()
+_PLAIN_DOWNSTREAM = DownstreamSettings()
 
 
 def receive(
@@ -96,15 +98,18 @@ def hub(
     *,
     verbose: bool = False,
     care: ArchiveCare = _PLAIN_CARE,
+    downstream: DownstreamSettings = _PLAIN_DOWNSTREAM,
 ) -> HubService:
     """Receive from *upstream* into the directory *archive*, and serve it.
 
     :param settings: with ``synchronous=True``: what is served is what is durable.
     :param listen: a Twisted server endpoint string.
     :param care: how the archive is filled and looked after.
+    :param downstream: what is reported and passed on upstream for those who are served.
     """
     directory = care.directory(reactor, archive)
     slots = _slots(reactor, archive)
+    factory = WALSenderFactory(directory, slots, sender_settings, reactor)
     receiver = ReceiverService(
         UpstreamEndpoint(reactor, upstream),
         directory,
@@ -112,8 +117,9 @@ def hub(
         reactor,
         inquiry=StandbyInquiry(reactor, upstream),
         verbose=verbose,
+        downstream=downstream.made_for(factory.standbys, reactor, sender_settings.sender_timeout),
     )
-    sender = _sender(reactor, directory, slots, listen, sender_settings)
+    sender = SenderService(serverFromString(reactor, listen), factory)
     storage: list[Storage] = [directory.storage, slots, *care.caretakers(reactor, directory)]
     return HubService(storage, receiver=receiver, sender=sender)
 

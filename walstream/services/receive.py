@@ -31,6 +31,7 @@ from walstream.errors import (
     WalstreamError,
 )
 from walstream.interfaces import IWALSink
+from walstream.protocols.downstream import NOBODY, Downstream
 from walstream.protocols.receiver import Dialect, ReceiverSettings, StreamEnd, WALReceiver
 from walstream.protocols.synchronous import SynchronousDuty
 from walstream.services.endpoint import UpstreamAddress
@@ -57,6 +58,7 @@ class ReceiverService(Service):
     :param retry: whether to connect again after an error (without: ``--no-loop``).
     :param grace: seconds that a stop in order may take before the connection is cut.
     :param verbose: log each finished segment.
+    :ivar downstream: for whom the WAL is received besides: what they have, and what they need.
     """
 
     _log = Logger()
@@ -73,12 +75,14 @@ class ReceiverService(Service):
         backoff: Backoff | None = None,
         grace: float = 10.0,
         verbose: bool = False,
+        downstream: Downstream = NOBODY,
     ) -> None:
         self._endpoint = endpoint
         self._sink = sink
         self._settings = settings
         self._clock = clock
-        self._duty = SynchronousDuty(settings)
+        self._duty = SynchronousDuty(settings, downstream.applied)
+        self.downstream = downstream
         self._watch: SynchronousWatch | None = None
         if inquiry is not None and settings.dialect is Dialect.MODERN:
             self._watch = SynchronousWatch(inquiry, clock, settings.synchronous_check)
@@ -178,7 +182,9 @@ class ReceiverService(Service):
             self._receiver = None
 
     async def _connect(self) -> tuple[WALReceiver, UpstreamAddress]:
-        factory = _ReceiverFactory(self._sink, self._settings, self._clock, self._duty)
+        factory = _ReceiverFactory(
+            self._sink, self._settings, self._clock, self._duty, self.downstream
+        )
         connected: WALReceiver | None = None
         try:
             connected = cast(WALReceiver, await self._endpoint.connect(factory))
@@ -238,17 +244,21 @@ class _ReceiverFactory(Factory):
         settings: ReceiverSettings,
         clock: IReactorTime,
         duty: SynchronousDuty,
+        downstream: Downstream,
     ) -> None:
         self.built: dict[WALReceiver, UpstreamAddress] = {}
         self._sink = sink
         self._settings = settings
         self._clock = clock
         self._duty = duty
+        self._downstream = downstream
 
     def buildProtocol(self, addr: IAddress | None) -> WALReceiver:
         address: object = addr
         if not isinstance(address, UpstreamAddress):
             raise TypeError(f"a receiver needs to know its login: {addr!r} is no UpstreamAddress")
-        receiver = WALReceiver(self._sink, address.login, self._settings, self._clock, self._duty)
+        receiver = WALReceiver(
+            self._sink, address.login, self._settings, self._clock, self._duty, self._downstream
+        )
         self.built[receiver] = address
         return receiver

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from tests.integration.test_synchronous import demand
 from tests.remote_apply.chain import Chain
 from tests.remote_apply.commits import watch_commits
 from tests.servers import Clusters, Templates, installation
@@ -24,7 +25,7 @@ def main() -> int:
     parser.add_argument(
         "--local",
         action="store_true",
-        help="have the hub report what it has itself: then rows are missing, or this proves nothing",
+        help="have the hub report what it has itself: then rows have to be missing",
     )
     arguments = parser.parse_args()
     options = ("--report-apply=local",) if arguments.local else None
@@ -35,9 +36,8 @@ def main() -> int:
         archives = base / "archives"
         archives.mkdir()
         try:
-            with Chain(
-                clusters, Path(archives), hubs=arguments.hubs, options=options
-            ) as chain:
+            with Chain(clusters, Path(archives), hubs=arguments.hubs, options=options) as chain:
+                demand(chain.primary, "hub1", "remote_apply")
                 seen = watch_commits(chain.primary, chain.standby, arguments.count)
         finally:
             clusters.end()

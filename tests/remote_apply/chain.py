@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.servers import Clusters
-from tests.servers.daemon import Serving, wait_until
+from tests.servers.daemon import Serving
 from walstream.embedded import Cluster
 
 __all__ = ["Chain"]
@@ -21,7 +21,9 @@ class Chain:
 
     :param directory: for archives and logs.
     :param hubs: how many; each waits for the next one, and the last for the standby ``s1``.
-    :param options: of each hub, instead of those that make it wait.
+    :param position: for which of the three positions they wait.
+    :param options: of each hub, instead of that.
+    :param settings: of the standby.
     :ivar hubs: the hubs, the primary's first.
     """
 
@@ -31,53 +33,57 @@ class Chain:
         directory: Path,
         *,
         hubs: int = 1,
+        position: str = "apply",
         options: Sequence[str] | None = None,
-        commit: str = "remote_apply",
+        settings: dict[str, str | int] | None = None,
     ) -> None:
         self._clusters = clusters
         self._directory = directory
         self._number = hubs
+        self._position = position
         self._options = options
-        self._commit = commit
+        self._settings = settings
         self._stack = ExitStack()
         self.hubs: list[Serving] = []
 
     def __enter__(self) -> Self:
         self.primary = self._clusters.primary()
-        upstream = self.primary.conninfo
-        for number in range(1, self._number + 1):
-            below = "s1" if number == self._number else f"hub{number + 1}"
-            options = self._options or ("--report-apply", f"ANY 1 ({below})")
-            hub = Serving(
-                "hub",
-                "-d",
-                upstream(application_name=f"hub{number}"),
-                "-D",
-                self._directory / f"hub{number}",
-                *options,
-                log=self._directory / f"hub{number}.log",
-            )
-            self.hubs.append(self._stack.enter_context(hub))
-            hub.await_text("starting log streaming")
-            upstream = hub.conninfo
+        for place in range(self._number):
+            self.hubs.append(self._start(place))
+            self.hubs[place].await_text("starting log streaming")
         self.standby: Cluster = self._clusters.standby(
-            self.primary, upstream(application_name="s1"), "s1"
+            self.primary,
+            self.hubs[-1].conninfo(application_name="s1"),
+            "s1",
+            settings=self._settings,
         )
         self.standby.wait_for_replay(self.primary.end_of_wal())
-        self.demand("hub1", self._commit)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def demand(self, names: str, commit: str) -> None:
-        """Set for whom the primary's commits wait; wait until it holds."""
-        self.primary.configure({"synchronous_standby_names": names, "synchronous_commit": commit})
-        self.primary.reload()
-        wait_until(
-            lambda: (
-                self.primary.query("SHOW synchronous_standby_names") == [(names,)]
-                and self.primary.query("SHOW synchronous_commit") == [(commit,)]
-            ),
-            "reloaded",
+    def start_again(self, place: int, *options: str) -> Serving:
+        """Start a hub that has ended, the first of them is 0; with more options."""
+        self.hubs[place] = self._start(place, *options, port=self.hubs[place].port)
+        return self.hubs[place]
+
+    def _start(self, place: int, *more: str, port: int | None = None) -> Serving:
+        name = f"hub{place + 1}"
+        below = "s1" if place + 1 == self._number else f"hub{place + 2}"
+        options = self._options
+        if options is None:
+            options = (f"--report-{self._position}", f"ANY 1 ({below})")
+        upstream = self.hubs[place - 1] if place else self.primary
+        hub = Serving(
+            "hub",
+            "-d",
+            upstream.conninfo(application_name=name),
+            "-D",
+            self._directory / name,
+            *options,
+            *more,
+            log=self._directory / f"{name}.log",
+            port=port,
         )
+        return self._stack.enter_context(hub)

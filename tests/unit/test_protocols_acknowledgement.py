@@ -513,11 +513,12 @@ class PolicyTests(AcknowledgementCase):
         self.assertEqual(self.positions, [(100, 50), (100, 100)])
 
     def test_never_ahead_of_the_disk(self) -> None:
-        """Others may have it before us: then it is told when our disk has it."""
+        """Others may have it before us: then it is told when our disk has it. (L12)"""
         self.begin_held_back()
         self.policy.move(START + 900)
         self.receive(100)
-        self.assertEqual(self.positions[-1], (100, 100))
+        self.acknowledgement.report()
+        self.assertEqual(self.positions[-1], (200, 100))
         self.sink.complete_flush()
         self.assertEqual(self.positions[-1], (200, 200))
 

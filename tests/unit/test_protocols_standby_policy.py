@@ -153,7 +153,13 @@ class WantTests(PolicyCase):
         for pid in (1, 2):
             self.clock.advance(4)
             self.standbys.left(self.comes(pid, "a", 20))
-        self.assertEqual(self.policy.limits.flush, 0)
+            self.assertEqual(self.policy.limits.flush, 0)
+            self.clock.advance(4.9)
+            self.assertEqual(self.policy.limits.flush, 0)
+            self.comes(pid, "a", 30)
+            self.clock.advance(1)
+            self.assertEqual(self.policy.limits.flush, 30)
+            self.standbys.left(self.comes(pid, "a", 30))
         self.clock.advance(5)
         self.assertEqual(self.policy.limits.flush, NO_LIMIT)
 

@@ -155,10 +155,8 @@ class StandbyPolicy:
         if self._changed is None:
             return
         self._look_at_all()
-        limits = self._limits()
-        if limits != self.limits:
-            self.limits = limits
-            self._changed()
+        self.limits = self._limits()
+        self._changed()
 
     def _limits(self) -> ReportLimits:
         return ReportLimits(**{rule.position.value: rule.limit for rule in self._rules})

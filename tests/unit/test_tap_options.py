@@ -20,8 +20,8 @@ from walstream.formats.synchronous_standby_names import SynchronousStandbyNames
 from walstream.protocols.downstream import DownstreamSettings
 from walstream.protocols.policy import ReportRules
 from walstream.protocols.receiver import Dialect
-from walstream.protocols.settings import SenderSettings
 from walstream.protocols.receiver_settings import ReportApply
+from walstream.protocols.settings import SenderSettings
 from walstream.tap import Options
 from walstream.tap.options import DemoOptions, HubOptions, ReceiveOptions, SendOptions
 from walstream.upstream import UpstreamHost

@@ -299,6 +299,14 @@ GUARDS = (
         "test_protocols_acknowledgement.ReportTests.test_written_is_not_flushed",
     ),
     Guard(
+        "L12",
+        "what standbys have is reported as flushed only if it is durable here",
+        "protocols/status_line.py",
+        "min(self._own_flushed, limits.flush)",
+        "min(self._own_written, limits.flush)",
+        "test_protocols_acknowledgement.PolicyTests.test_never_ahead_of_the_disk",
+    ),
+    Guard(
         "L13",
         "WAL that comes again is compared with what is durable",
         "archive/segment.py",

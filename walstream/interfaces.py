@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
@@ -22,13 +23,17 @@ from walstream.formats.positions import SystemIdentity, WALPosition
 from walstream.formats.timelines import TimelineHistory
 
 __all__ = [
+    "NO_LIMIT",
+    "NO_LIMITS",
     "BackupHistoryFile",
     "IDatedProvider",
     "IPromptSink",
+    "IReportPolicy",
     "ISlotStore",
     "IWALCursor",
     "IWALProvider",
     "IWALSink",
+    "ReportLimits",
     "Slot",
     "SystemIdentity",
     "WALPosition",
@@ -258,6 +263,48 @@ class IPromptSink(IWALSink):
 
     def unwatch_durable() -> None:
         """Tell nothing any more; a call that is under way in another thread may still end."""
+
+
+NO_LIMIT: Final = (1 << 64) - 1
+"""A limit beyond every position."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportLimits:
+    """How far the positions may go that a receiver reports upstream: byte positions, each.
+
+    They only hold back. Nothing that is not durable here is ever reported as flushed, nor anything
+    as applied that is not reported as flushed.
+    """
+
+    write: int = NO_LIMIT
+    flush: int = NO_LIMIT
+    apply: int = NO_LIMIT
+
+
+NO_LIMITS: Final = ReportLimits()
+"""A receiver reports what it has itself."""
+
+
+class IReportPolicy(Interface):
+    """What a receiver waits for before it reports upstream what it has: its standbys, say.
+
+    All of it is called, and calls, in the reactor's thread, and a commit waits for it: what takes
+    time has to be done elsewhere.
+    """
+
+    applied: str = Attribute(
+        "In words, who has to have applied what is reported as applied; empty: nobody. For the log."
+    )
+    limits: ReportLimits = Attribute(
+        "How far may be reported at this moment. May go back; what was reported does not."
+    )
+
+    def begin(timeline: int, changed: Callable[[], None]) -> None:
+        """A stream of this timeline begins: call *changed* from now on when `limits` have moved."""
+
+    def end() -> None:
+        """The stream is over: nobody waits for `limits` until the next one begins."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,12 @@ from typing import Any, cast
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
+from tests.unit.log_capture import capture_log
 from walstream.errors import SinkFailed
 from walstream.formats.segments import SegmentSize
-from walstream.interfaces import SystemIdentity
+from walstream.interfaces import IReportPolicy, ReportLimits, SystemIdentity
 from walstream.protocols.acknowledgement import Acknowledgement, AcknowledgementSettings
 from walstream.protocols.status_line import StatusLine
 from walstream.testing.memory import MemorySink
@@ -50,6 +52,7 @@ class AcknowledgementCase(SynchronousTestCase):
         synchronous: bool = False,
         reports_apply: bool = False,
         receive_timeout: float = 0,
+        policy: IReportPolicy | None = None,
     ) -> Acknowledgement:
         """Begin to report."""
         reports_flush = reports_flush or synchronous
@@ -72,6 +75,8 @@ class AcknowledgementCase(SynchronousTestCase):
             lambda: self.given_up.append(self.clock.seconds() - NOW),
             self.failures.append,
             synchronous=synchronous,
+            timeline=1,
+            policy=policy,
         )
         self.acknowledgement.start()
         self.addCleanup(self.check_stop)
@@ -451,6 +456,126 @@ class RepeatTests(AcknowledgementCase):
         self.catch_up(100)
         self.acknowledgement.replied()
         self.assertEqual(self.asked(), [False])
+
+
+@implementer(IReportPolicy)
+class Policy:
+    """A policy that the test moves."""
+
+    applied = ""
+
+    def __init__(self, position: int) -> None:
+        self.limits = ReportLimits(flush=position)
+        self.calls: list[object] = []
+        self._changed: Callable[[], None] | None = None
+
+    def begin(self, timeline: int, changed: Callable[[], None]) -> None:
+        self.calls.append(timeline)
+        self._changed = changed
+
+    def end(self) -> None:
+        self.calls.append("end")
+        self._changed = None
+
+    def move(self, position: int) -> None:
+        """Now so much may be reported as flushed."""
+        self.limits = ReportLimits(flush=position)
+        if self._changed is not None:
+            self._changed()
+
+
+class PolicyTests(AcknowledgementCase):
+    """What is reported waits for others."""
+
+    def begin_held_back(self) -> None:
+        """A hundred bytes are durable here, and nowhere else."""
+        self.policy = Policy(START)
+        self.begin(interval=0, synchronous=True, policy=self.policy)
+        self.receive(100)
+        self.sink.complete_flush()
+        self.sent.clear()
+
+    def test_waits(self) -> None:
+        """What is durable here is not flushed yet; what is written is written."""
+        self.policy = Policy(START + 20)
+        self.begin(interval=0, synchronous=True, policy=self.policy)
+        self.receive(100)
+        self.sink.complete_flush()
+        self.assertEqual(self.positions, [(0, 0), (100, 20)])
+
+    def test_goes_on_at_once(self) -> None:
+        """In the same moment, one report for each move; not beyond what is durable here."""
+        self.begin_held_back()
+        self.policy.move(START + 50)
+        self.policy.move(START + 50)
+        self.policy.move(START + 900)
+        self.policy.move(START + 950)
+        self.assertEqual(self.positions, [(100, 50), (100, 100)])
+
+    def test_never_ahead_of_the_disk(self) -> None:
+        """Others may have it before us: then it is told when our disk has it. (L12)"""
+        self.begin_held_back()
+        self.policy.move(START + 900)
+        self.receive(100)
+        self.acknowledgement.report()
+        self.assertEqual(self.positions[-1], (200, 100))
+        self.sink.complete_flush()
+        self.assertEqual(self.positions[-1], (200, 200))
+
+    def test_while_it_makes_us_wait(self) -> None:
+        """Also when nothing is read."""
+        self.begin_held_back()
+        self.acknowledgement.pause()
+        self.policy.move(START + 50)
+        self.assertEqual(self.positions[-1], (100, 50))
+
+    def test_begins_and_ends(self) -> None:
+        """With the stream, and its timeline."""
+        self.begin_held_back()
+        self.acknowledgement.stop()
+        self.policy.move(START + 50)
+        self.assertEqual((self.policy.calls, self.sent), ([1, "end"], []))
+
+    def test_the_server_shuts_down(self) -> None:
+        """It asks again in the moment of our answer: then it need not wait for others."""
+        log = capture_log(self)
+        self.begin_held_back()
+        self.acknowledgement.answer(5_000_000)
+        for time in (6_000_000, 7_000_000):
+            self.assertEqual(self.positions[-1], (100, 0))
+            self.assertTrue(self.sent[-1][1].reply_requested)
+            self.acknowledgement.replied(time)
+            self.acknowledgement.answer(time + 20)
+        self.assertEqual(self.positions[-1], (100, 100))
+        self.assertFalse(self.sent[-1][1].reply_requested)
+        self.assertIn("the server is shutting down", log[-1])
+        self.assertEqual(self.policy.calls, [1, "end"])
+
+    def test_the_server_shuts_down_before_it_is_durable(self) -> None:
+        """Our own disk is waited for, and nobody else."""
+        self.begin_held_back()
+        self.receive(50)
+        for time in (5_000_000, 6_000_000, 7_000_000):
+            self.acknowledgement.replied(time)
+            self.acknowledgement.answer(time)
+        self.assertEqual(self.positions[-1], (150, 100))
+        self.sink.complete_flush()
+        self.assertEqual(self.positions[-1], (150, 150))
+
+    def test_the_server_wants_a_sign_of_life(self) -> None:
+        """That alone changes nothing, however often."""
+        self.begin_held_back()
+        for time in range(0, 100_000_000, 500_000):
+            self.acknowledgement.answer(time)
+            self.acknowledgement.replied(time + 100)
+        self.assertEqual(self.positions[-1], (100, 0))
+
+    def test_asks_only_if_it_matters(self) -> None:
+        """A server is not asked back when nothing is held back."""
+        self.begin_held_back()
+        self.policy.move(START + 100)
+        self.acknowledgement.answer(1)
+        self.assertFalse(self.sent[-1][1].reply_requested)
 
 
 class PauseTests(AcknowledgementCase):

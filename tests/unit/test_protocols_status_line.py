@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.conversation import NOW, messages, status
+from walstream.interfaces import ReportLimits
 from walstream.protocols.status_line import StatusLine
 from walstream.testing.transport import FlowTransport
 
@@ -95,6 +96,76 @@ class ReportTests(LineCase):
         self.assertEqual(self.taken(), b"")
 
 
+class LimitTests(LineCase):
+    """Positions that a policy holds back."""
+
+    def test_the_least_of_both(self) -> None:
+        """What is here, or what is allowed: whichever is less; applied only what is flushed."""
+        for limits, expected in (
+            (ReportLimits(), (30, 20, 20)),
+            (ReportLimits(write=25), (25, 20, 20)),
+            (ReportLimits(flush=15), (30, 15, 15)),
+            (ReportLimits(apply=15), (30, 20, 15)),
+            (ReportLimits(write=5, flush=90, apply=90), (5, 20, 20)),
+            (ReportLimits(flush=0), (30, 0, 0)),
+        ):
+            line = self.open()
+            line.limit(limits)
+            line.report(30, 20)
+            self.assertEqual(self.taken(), status(*expected))
+
+    def test_what_was_reported_stays(self) -> None:
+        """A limit that goes back takes nothing back."""
+        line = self.open()
+        line.report(30, 20)
+        line.limit(ReportLimits(5, 5, 5))
+        line.report(40, 40)
+        self.assertEqual(self.taken(), status(30, 20, 20) * 2)
+
+    def test_own_positions_are_remembered(self) -> None:
+        """What another thread said while it was held back is told when it is not any more."""
+        line = self.open()
+        line.limit(ReportLimits(10, 10, 10))
+        line.report_now(30, 30)
+        line.limit(ReportLimits(30, 30, 30))
+        line.report(20, 20)
+        self.assertEqual(self.taken(), status(30, 30, 30))
+
+    def test_news(self) -> None:
+        """Whatever commits may wait for; what is only written, if others are waited for."""
+        line = self.open()
+        line.report(20, 10)
+        self.assertFalse(line.has_news(30, 10))
+        self.assertTrue(line.has_news(30, 20))
+        line.limit(ReportLimits(25, 10, 10))
+        self.assertTrue(line.has_news(30, 20))
+        line.report(30, 20)
+        self.assertFalse(line.has_news(40, 30))
+        line.limit(ReportLimits(25, 11, 10))
+        self.assertTrue(line.has_news(40, 30))
+        line.report(40, 30)
+        line.limit(ReportLimits(25, 11, 11))
+        self.assertTrue(line.has_news(40, 30))
+
+    def test_held_back(self) -> None:
+        """Whether more than a disk has to be waited for."""
+        line = self.open()
+        line.report(30, 10)
+        self.assertFalse(line.is_held_back)
+        line.limit(ReportLimits(write=1, apply=1))
+        self.assertFalse(line.is_held_back)
+        line.limit(ReportLimits(flush=29))
+        self.assertTrue(line.is_held_back)
+
+    def test_something_else(self) -> None:
+        """What is said besides comes between the reports."""
+        line = self.open()
+        line.report(10, 10)
+        line.send(b"d\0\0\0\5x")
+        line.report(20, 20)
+        self.assertEqual(self.taken(), status(10, 10, 10) + b"d\0\0\0\5x" + status(20, 20, 20))
+
+
 class TLSReportTests(ReportTests):
     """The same over TLS."""
 
@@ -114,6 +185,24 @@ class DirectReportTests(LineCase):
         self.assertEqual(bytes(self.transport._peer.plain), status(10, 10, 10))
         line.report(20, 10)
         self.assertEqual(self.taken(), status(10, 10, 10) + status(20, 10, 10))
+
+    def test_nothing_new(self) -> None:
+        """A thread whose news may not be told yet says nothing, and that is enough."""
+        line = self.open()
+        self.room(1000)
+        line.limit(ReportLimits(10, 10, 10))
+        for position in (10, 20, 30):
+            self.assertTrue(line.report_now(position, position))
+        self.assertEqual(self.taken(), status(10, 10, 10))
+
+    def test_something_else_finds_no_room(self) -> None:
+        """It arrives whole, and before what is reported later."""
+        for room in range(8):
+            line = self.open()
+            self.room(room)
+            line.send(b"d\0\0\0\5x")
+            line.report(10, 10)
+            self.assertEqual(self.taken(), b"d\0\0\0\5x" + status(10, 10, 10))
 
     def test_every_amount_of_room(self) -> None:
         """Whatever the socket takes, the messages arrive whole and in order."""

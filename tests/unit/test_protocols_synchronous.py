@@ -127,6 +127,12 @@ class DutyTests(SynchronousTestCase):
         self.assertEqual(len(self.log), 2)
         self.assertIn("wait for ever. Use --report-apply=flush", self.log[1])
 
+    def test_remote_apply_of_standbys(self) -> None:
+        """It is said who has to have applied it."""
+        duty = SynchronousDuty(ReceiverSettings(synchronous=True), "ANY 1 (s1)")
+        duty.learn(demands("walstream", "remote_apply"), "walstream")
+        self.assertIn("as applied when it is by ANY 1 (s1), and durable here", self.log[0])
+
     def test_not_told(self) -> None:
         """A server that does not tell changes nothing; it is said once."""
         duty = self.duty()

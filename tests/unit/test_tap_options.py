@@ -16,7 +16,11 @@ from walstream.archive.retention import RetentionPolicy
 from walstream.formats.compression import Compression, Method
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
+from walstream.formats.synchronous_standby_names import SynchronousStandbyNames
+from walstream.protocols.downstream import DownstreamSettings
+from walstream.protocols.policy import ReportRules
 from walstream.protocols.receiver import Dialect
+from walstream.protocols.receiver_settings import ReportApply
 from walstream.protocols.settings import SenderSettings
 from walstream.tap import Options
 from walstream.tap.options import DemoOptions, HubOptions, ReceiveOptions, SendOptions
@@ -312,6 +316,45 @@ class UpstreamOptionsTests(OptionsCase):
         self.assertIsNone(settings.end_position)
         self.assertEqual(settings.slot, "s1")
         self.assertEqual(settings.status_interval, 0.0)
+
+    def test_report_apply(self) -> None:
+        """What is here is reported as applied, by its new and its old word, or nothing."""
+        for command in (self.receive, self.hub):
+            for words, expected in (
+                ((), ReportApply.FLUSH),
+                (("--report-apply=local",), ReportApply.FLUSH),
+                (("--report-apply=flush",), ReportApply.FLUSH),
+                (("--report-apply=none",), ReportApply.NONE),
+            ):
+                self.assertIs(command(*words).settings.report_apply, expected)
+        self.assertEqual(self.hub("--report-apply=none").downstream, DownstreamSettings())
+        needed = ("receive", "--upstream=host=a", self.archive)
+        self.assert_refused((*needed, "--report-apply=ANY 1 (s1)"), "--report-apply: ", "local")
+
+    def test_downstream(self) -> None:
+        """What a hub does for its standbys, in the grammar of synchronous_standby_names."""
+        self.assertEqual(self.hub().downstream, DownstreamSettings())
+        options = self.hub(
+            "--report-write=*",
+            "--report-flush",
+            "ANY 2 (s1, s2, s3)",
+            "--report-apply=s1",
+            "--report-timeout=2.5",
+            "--feedback=off",
+        )
+        parse = SynchronousStandbyNames.parse
+        rules = ReportRules(parse("*"), parse("ANY 2 (s1, s2, s3)"), parse("FIRST 1 (s1)"))
+        self.assertEqual(options.downstream, DownstreamSettings(rules, 2.5, False))
+        self.assertIs(options.settings.report_apply, ReportApply.FLUSH)
+        needed = ("hub", "--upstream=host=a", self.archive, LISTEN)
+        for words, *said in (
+            ("--report-flush=none none", "--report-flush: ", "'none'"),
+            ("--report-write=", "--report-write: ", "say local"),
+            ("--report-apply=ANY (a)", "--report-apply: ", "ANY (a)"),
+            ("--report-timeout=soon", "--report-timeout: ", "seconds"),
+            ("--feedback=yes", "--feedback: ", "neither on nor off"),
+        ):
+            self.assert_refused((*needed, words), *said)
 
     def test_dialect_2009(self) -> None:
         """The first design has a segment size of its own choice."""

@@ -1,9 +1,9 @@
 """What a receiver tells its upstream, and when: status updates, answers, and the two timeouts.
 
-The positions come from the sink as they are; nothing here can make a byte durable, and nothing
-else reports. PostgreSQL's rules: documentation, "Streaming Replication Protocol", *Standby status
-update*; ``wal_sender_timeout`` and ``wal_receiver_timeout``; for which commit a report lets go,
-``syncrep.c``.
+The positions come from the sink as they are, and a policy may hold them back; nothing here can
+make a byte durable, and nothing else reports. PostgreSQL's rules: documentation, "Streaming
+Replication Protocol", *Standby status update*; ``wal_sender_timeout`` and
+``wal_receiver_timeout``; for which commit a report lets go, ``syncrep.c``.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from walstream.interfaces import IPromptSink, IWALSink
+from walstream.interfaces import NO_LIMITS, IPromptSink, IReportPolicy, IWALSink
+from walstream.protocols.farewell import Farewell
+from walstream.protocols.feedback import FeedbackReporter
+from walstream.protocols.receiver_settings import ReceiverSettings
 from walstream.protocols.silence import SilenceWatch
 from walstream.protocols.status_line import StatusLine
+from walstream.protocols.synchronous import SynchronousDuty
 
 __all__ = ["Acknowledgement", "AcknowledgementSettings"]
 
@@ -43,6 +47,18 @@ class AcknowledgementSettings:
     heartbeat: float
     receive_timeout: float
 
+    @classmethod
+    def of(
+        cls, settings: ReceiverSettings, duty: SynchronousDuty, sender_timeout: float
+    ) -> AcknowledgementSettings:
+        """What a receiver's settings mean for a server with this ``wal_sender_timeout``."""
+        return cls(
+            interval=settings.status_interval,
+            reports_flush=duty.reports_flush,
+            heartbeat=(sender_timeout or 60.0) / 3,
+            receive_timeout=settings.receive_timeout,
+        )
+
 
 class Acknowledgement:
     """Reports one stream's progress to the upstream.
@@ -52,6 +68,9 @@ class Acknowledgement:
     :param failed: called with the failure when a flush fails.
     :param synchronous: make durable, and report, every batch of WAL as it comes; without it, all
         within a second.
+    :param timeline: the stream's.
+    :param policy: what holds the reports back; None: nothing.
+    :param feedback: has hot standby feedback sent as well; None: none ever is.
     """
 
     _log = Logger()
@@ -66,6 +85,9 @@ class Acknowledgement:
         failed: Callable[[Failure], None],
         *,
         synchronous: bool,
+        timeline: int = 0,
+        policy: IReportPolicy | None = None,
+        feedback: FeedbackReporter | None = None,
     ) -> None:
         self._sink = sink
         self._prompt_sink: IPromptSink | None = IPromptSink(sink, None)
@@ -74,6 +96,10 @@ class Acknowledgement:
         self._line = line
         self._failed = failed
         self._synchronous = synchronous
+        self._timeline = timeline
+        self._policy = policy
+        self._feedback = feedback
+        self._farewell = Farewell()
         self._running = False
         self._paused = False
         self._flushing = False
@@ -94,10 +120,15 @@ class Acknowledgement:
         if self._prompt_sink is not None:
             self._prompt_sink.watch_durable(self._durable, self._durable_in_reactor)
         self._silence.start()
+        if self._policy is not None:
+            self._policy.begin(self._timeline, self._limits_moved)
+            self._line.limit(self._policy.limits)
         if 0 < self._sink.flushed <= self._sink.written:
             # If there is no WAL that we lack, this report is the one that commits wait for.
             self._repeat_next()
         self.report()
+        if self._feedback is not None:
+            self._feedback.start(self._line.send)
 
     def stop(self) -> None:
         """The stream is over: no timer is left behind, and no other thread reports any more."""
@@ -106,6 +137,9 @@ class Acknowledgement:
         if self._prompt_sink is not None:
             self._prompt_sink.unwatch_durable()
         self._silence.stop()
+        if self._feedback is not None:
+            self._feedback.stop()
+        self._let_go_of_policy()
         for call in (self._next_report, self._next_flush):
             if call is not None and call.active():
                 call.cancel()
@@ -124,18 +158,29 @@ class Acknowledgement:
         if self._next_report is None:
             self._schedule_report()
 
-    def answer(self) -> None:
+    def answer(self, server_time: int = 0) -> None:
         """The server asks for a reply: it gets one at once, and another as soon as more is durable.
 
         The second lets a primary that shuts down go: it waits for the flush position to reach
-        the end of what it sent (protocol documentation, keepalive message).
+        the end of what it sent (protocol documentation, keepalive message). No commit waits for us
+        then any more, so what a policy waits for is not waited for either.
+
+        :param server_time: when it asked, by its clock, in microseconds.
         """
-        self.report()
+        if self._farewell.asks(server_time) and self._line.is_held_back:
+            self._log.info(
+                "the server is shutting down, and waits for us alone: what is durable here is "
+                "reported, whatever the standbys have"
+            )
+            self._let_go_of_policy()
+            self._line.limit(NO_LIMITS)
+        self.report(ask_for_reply=self._line.is_held_back)
         if self._settings.reports_flush:
             self._flush()
 
-    def replied(self) -> None:
+    def replied(self, server_time: int = 0) -> None:
         """The server has sent a keepalive that asks for nothing: the answer to what we asked."""
+        self._farewell.answers(server_time)
         if self._expects_reply:
             self._expects_reply = False
             self.report()
@@ -221,9 +266,19 @@ class Acknowledgement:
     # Reporting.
 
     def _report_what_is_new(self) -> None:
-        is_new = self._settings.reports_flush and self._sink.flushed > self._line.flushed
-        if is_new or self._line.has_unsent:
+        has_news = self._line.has_news(self._sink.written, self._sink.flushed)
+        if has_news or self._line.has_unsent:
             self.report()
+
+    def _limits_moved(self) -> None:
+        if self._policy is not None:
+            self._line.limit(self._policy.limits)
+            self._report_what_is_new()
+
+    def _let_go_of_policy(self) -> None:
+        policy, self._policy = self._policy, None
+        if policy is not None:
+            policy.end()
 
     def _repeat_next(self) -> None:
         """Have the next report repeated once the server has seen it.

@@ -22,6 +22,7 @@ from walstream.errors import (
 from walstream.formats.lsn import LSN
 from walstream.interfaces import IWALSink, WALPosition
 from walstream.protocols.acknowledgement import Acknowledgement, AcknowledgementSettings
+from walstream.protocols.downstream import NOBODY, Downstream
 from walstream.protocols.gap import cross_gap, is_removed
 from walstream.protocols.login import Login
 from walstream.protocols.phases import ReceiverPhase
@@ -52,6 +53,7 @@ class WALReceiver(StreamClient):
     connection, and TCP pauses the server.
 
     :param duty: what we owe to the server's commits, if that is to outlive this connection.
+    :param downstream: for whom the WAL is received besides: what they have, and what they need.
     :ivar finished: fires with a `StreamEnd` once the connection is over and the sink has kept
         everything that came; fails with the error that ended it.
     """
@@ -65,6 +67,7 @@ class WALReceiver(StreamClient):
         settings: ReceiverSettings,
         clock: IReactorTime,
         duty: SynchronousDuty | None = None,
+        downstream: Downstream = NOBODY,
     ) -> None:
         super().__init__(login, settings.dialect, clock, settings.receive_timeout)
         self.finished: Deferred[StreamEnd] = Deferred()
@@ -72,6 +75,7 @@ class WALReceiver(StreamClient):
         self._settings = settings
         self._clock = clock
         self._duty = SynchronousDuty(settings) if duty is None else duty
+        self._downstream = downstream
         self._streaming: Deferred[None] | None = None
         self._has_streamed = False
         self._stop_requested = False
@@ -237,7 +241,7 @@ class WALReceiver(StreamClient):
         try:
             answer = await self._ask_for_stream(position, self._settings.slot)
             if answer.streams:
-                end, closing = await self._until_over(sender_timeout)
+                end, closing = await self._until_over(position.timeline, sender_timeout)
         finally:
             sink.unregisterProducer()
             await sink.finish()
@@ -263,13 +267,15 @@ class WALReceiver(StreamClient):
             return self.ask(command.text())
         return self.ask(dialect2009.StartReplication2009(position.lsn).text())
 
-    async def _until_over(self, sender_timeout: float) -> tuple[StreamEnd | None, _Closing]:
+    async def _until_over(
+        self, timeline: int, sender_timeout: float
+    ) -> tuple[StreamEnd | None, _Closing]:
         """Take WAL until the stream is over, by whoever's wish; and what it will be closed with."""
         # An error is a result here: if another comes first, nobody looks at this one.
         closing = self.expect_answer().addErrback(_ERROR_OF)
         self._stream_over = Deferred()
         if self._modern:
-            self._acknowledge(sender_timeout)
+            self._acknowledge(timeline, sender_timeout)
         self._has_streamed = True
         if self._streaming is not None:
             streaming, self._streaming = self._streaming, None
@@ -298,27 +304,21 @@ class WALReceiver(StreamClient):
             raise answer
         return answer
 
-    def _acknowledge(self, sender_timeout: float) -> None:
+    def _acknowledge(self, timeline: int, sender_timeout: float) -> None:
         settings, duty, transport = self._settings, self._duty, self.transport
         assert transport is not None, "a stream has begun, so there is a connection"
+        now = settings.wall_clock or self._clock.seconds
         self._acknowledgement = Acknowledgement(
             self._sink,
-            AcknowledgementSettings(
-                interval=settings.status_interval,
-                reports_flush=duty.reports_flush,
-                heartbeat=(sender_timeout or 60.0) / 3,
-                receive_timeout=settings.receive_timeout,
-            ),
+            AcknowledgementSettings.of(settings, duty, sender_timeout),
             self._clock,
-            StatusLine(
-                transport,
-                settings.wall_clock or self._clock.seconds,
-                reports_flush=duty.reports_flush,
-                reports_apply=duty.reports_apply,
-            ),
+            StatusLine.of(transport, now, duty),
             self.server_is_silent,
             lambda failure: self.abort(SinkFailed(failure.getErrorMessage())),
             synchronous=duty.is_synchronous,
+            timeline=timeline,
+            policy=self._downstream.policy,
+            feedback=self._downstream.reporter(self._clock, settings.status_interval, now),
         )
         self._acknowledgement.start()
 
@@ -375,9 +375,9 @@ class WALReceiver(StreamClient):
                 if self._acknowledgement is None:
                     return
                 if keepalive.reply_requested:
-                    self._acknowledgement.answer()
+                    self._acknowledgement.answer(keepalive.send_time)
                 else:
-                    self._acknowledgement.replied()
+                    self._acknowledgement.replied(keepalive.send_time)
             case "c" | "E":
                 self._end_stream(None)
             case "C":

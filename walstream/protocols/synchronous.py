@@ -67,16 +67,18 @@ class SynchronousDuty:
     :ivar reports_flush: whether to report a flush position at all. It is what moves a slot on, and
         what makes us eligible as a synchronous standby.
     :ivar reports_apply: whether to report what is durable as applied.
+    :param applied: who has to have applied it before, in words; empty: nobody.
     """
 
     _log = Logger()
 
-    def __init__(self, settings: ReceiverSettings) -> None:
+    def __init__(self, settings: ReceiverSettings, applied: str = "") -> None:
         self.is_synchronous = settings.synchronous
         refuses = settings.on_synchronous is OnSynchronous.REFUSE
         # Who refuses to be a synchronous standby must not become one by accident either.
         self.reports_flush = settings.synchronous or settings.slot is not None or not refuses
         self.reports_apply = settings.report_apply is ReportApply.FLUSH
+        self._applied = applied
         self._is_told_to = settings.synchronous
         self._refuses = refuses
         self._concerns_us = False
@@ -128,7 +130,13 @@ class SynchronousDuty:
             )
 
     def _say_that_nothing_is_applied(self) -> None:
-        if self.reports_apply:
+        if self.reports_apply and self._applied:
+            self._log.info(
+                "the server's synchronous_commit is remote_apply: WAL is reported as applied when "
+                "it is by {applied}, and durable here",
+                applied=self._applied,
+            )
+        elif self.reports_apply:
             self._log.info(
                 "the server's synchronous_commit is remote_apply: an archive applies nothing, so "
                 "what is durable in it is reported as applied"

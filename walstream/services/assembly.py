@@ -17,6 +17,7 @@ from walstream.archive.paths import ArchivePaths
 from walstream.archive.reader import ArchiveReader
 from walstream.archive.slots import DirectorySlots
 from walstream.interfaces import ISlotStore, IWALProvider
+from walstream.protocols.downstream import DownstreamSettings
 from walstream.protocols.receiver import ReceiverSettings
 from walstream.protocols.sender_factory import WALSenderFactory
 from walstream.protocols.settings import SenderSettings
@@ -35,6 +36,7 @@ __all__ = ["hub", "receive", "send", "slot"]
 _Path = str | os.PathLike[str]
 
 _PLAIN_CARE = ArchiveCare()
+_PLAIN_DOWNSTREAM = DownstreamSettings()
 
 
 def receive(
@@ -97,12 +99,14 @@ def hub(
     *,
     verbose: bool = False,
     care: ArchiveCare = _PLAIN_CARE,
+    downstream: DownstreamSettings = _PLAIN_DOWNSTREAM,
 ) -> HubService:
     """Receive from *upstream* into the directory *archive*, and serve it.
 
     :param settings: with ``synchronous=True``: what is served is what is durable.
     :param listen: a Twisted server endpoint string.
     :param care: how the archive is filled and looked after.
+    :param downstream: what is reported and passed on upstream for those who are served.
     """
     directory = care.directory(reactor, archive)
     slots = _slots(reactor, archive)
@@ -115,6 +119,7 @@ def hub(
         inquiry=StandbyInquiry(reactor, upstream),
         verbose=verbose,
         loop_watch=LoopWatch(factory.standbys),
+        downstream=downstream.made_for(factory.standbys, reactor, sender_settings.sender_timeout),
     )
     sender = SenderService(serverFromString(reactor, listen), factory)
     storage: list[Storage] = [directory.storage, slots, *care.caretakers(reactor, directory)]

@@ -31,6 +31,7 @@ from walstream.errors import (
     WalstreamError,
 )
 from walstream.interfaces import IWALSink
+from walstream.protocols.downstream import NOBODY, Downstream
 from walstream.protocols.receiver import Dialect, ReceiverSettings, StreamEnd, WALReceiver
 from walstream.protocols.synchronous import SynchronousDuty
 from walstream.services.endpoint import UpstreamAddress
@@ -59,6 +60,7 @@ class ReceiverService(Service):
     :param grace: seconds that a stop in order may take before the connection is cut.
     :param verbose: log each finished segment.
     :param loop_watch: is told from whom the WAL comes.
+    :param downstream: for whom the WAL is received besides: what they have, and what they need.
     """
 
     _log = Logger()
@@ -76,12 +78,14 @@ class ReceiverService(Service):
         grace: float = 10.0,
         verbose: bool = False,
         loop_watch: LoopWatch | None = None,
+        downstream: Downstream = NOBODY,
     ) -> None:
         self._endpoint = endpoint
         self._sink = sink
         self._settings = settings
         self._clock = clock
-        self._duty = SynchronousDuty(settings)
+        self._duty = SynchronousDuty(settings, downstream.applied)
+        self.downstream = downstream
         self._watch: SynchronousWatch | None = None
         if inquiry is not None and settings.dialect is Dialect.MODERN:
             self._watch = SynchronousWatch(inquiry, clock, settings.synchronous_check)
@@ -184,7 +188,9 @@ class ReceiverService(Service):
             self._receiver = None
 
     async def _connect(self) -> tuple[WALReceiver, UpstreamAddress]:
-        factory = _ReceiverFactory(self._sink, self._settings, self._clock, self._duty)
+        factory = _ReceiverFactory(
+            self._sink, self._settings, self._clock, self._duty, self.downstream
+        )
         connected: WALReceiver | None = None
         try:
             connected = cast(WALReceiver, await self._endpoint.connect(factory))
@@ -247,17 +253,21 @@ class _ReceiverFactory(Factory):
         settings: ReceiverSettings,
         clock: IReactorTime,
         duty: SynchronousDuty,
+        downstream: Downstream,
     ) -> None:
         self.built: dict[WALReceiver, UpstreamAddress] = {}
         self._sink = sink
         self._settings = settings
         self._clock = clock
         self._duty = duty
+        self._downstream = downstream
 
     def buildProtocol(self, addr: IAddress | None) -> WALReceiver:
         address: object = addr
         if not isinstance(address, UpstreamAddress):
             raise TypeError(f"a receiver needs to know its login: {addr!r} is no UpstreamAddress")
-        receiver = WALReceiver(self._sink, address.login, self._settings, self._clock, self._duty)
+        receiver = WALReceiver(
+            self._sink, address.login, self._settings, self._clock, self._duty, self._downstream
+        )
         self.built[receiver] = address
         return receiver

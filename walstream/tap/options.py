@@ -9,6 +9,7 @@ from twisted.python import usage
 from walstream.tap.archive_groups import ArchiveOptions, CareOptions
 from walstream.tap.group import CommandOptions
 from walstream.tap.peer_groups import ListenOptions, UpstreamOptions
+from walstream.tap.report_group import ReportOptions
 from walstream.tap.values import one_of, seconds, whole_number
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class SendOptions(ListenOptions, ArchiveOptions):
     makes_archive = False
 
 
-class HubOptions(ListenOptions, UpstreamOptions, CareOptions):
+class HubOptions(ListenOptions, ReportOptions, CareOptions):
     """twistd walstream hub"""
 
     synopsis = "--upstream=CONNINFO --archive=DIR --listen=ENDPOINT [options]"

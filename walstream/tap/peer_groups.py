@@ -14,6 +14,7 @@ from walstream.tap.group import CommandOptions
 from walstream.tap.values import (
     named_duration,
     one_of,
+    own_apply_position,
     rate,
     seconds,
     size_or_none,
@@ -24,7 +25,7 @@ from walstream.tap.values import (
 if TYPE_CHECKING:
     from walstream.formats.lsn import LSN
     from walstream.protocols.receiver import ReceiverSettings
-    from walstream.protocols.receiver_settings import OnSynchronous
+    from walstream.protocols.receiver_settings import OnSynchronous, ReportApply
     from walstream.upstream import Upstream
 
 __all__ = ["ListenOptions", "UpstreamOptions"]
@@ -49,9 +50,10 @@ class UpstreamOptions(CommandOptions):
         [
             "report-apply",
             None,
-            "flush",
-            "What to report as applied, since nothing is: flush, or none. With none, a commit with "
-            "synchronous_commit=remote_apply that waits for us waits for ever.",
+            "local",
+            "What to report as applied, since nothing is here: local, what is durable, or none. "
+            "With none, a commit with synchronous_commit=remote_apply that waits for us waits for "
+            "ever. A hub can report what its standbys have applied: see --report-flush.",
         ],
         [
             "synchronous-check",
@@ -99,7 +101,6 @@ class UpstreamOptions(CommandOptions):
         from walstream.formats.lsn import LSN
         from walstream.formats.segments import DEFAULT_SEGMENT_SIZE, SegmentSize
         from walstream.protocols.receiver import Dialect, ReceiverSettings
-        from walstream.protocols.receiver_settings import ReportApply
 
         dialect = self.checked("dialect", one_of(Dialect)) or Dialect.MODERN
         size = self.checked("wal-segsize", lambda text: SegmentSize(whole_number(text) << 20))
@@ -119,7 +120,7 @@ class UpstreamOptions(CommandOptions):
             )
         return ReceiverSettings(
             on_synchronous=self.on_synchronous(),
-            report_apply=self.checked("report-apply", one_of(ReportApply)) or ReportApply.FLUSH,
+            report_apply=self.report_apply(),
             synchronous_check=self.checked("synchronous-check", seconds) or 0.0,
             slot=self.checked("slot", slot_name),
             synchronous=self.is_synchronous(),
@@ -141,6 +142,12 @@ class UpstreamOptions(CommandOptions):
         from walstream.protocols.receiver_settings import OnSynchronous
 
         return OnSynchronous.SWITCH
+
+    def report_apply(self) -> ReportApply:
+        """What to report as applied, if that is not up to others."""
+        from walstream.protocols.receiver_settings import ReportApply
+
+        return self.checked("report-apply", own_apply_position) or ReportApply.FLUSH
 
     def end_position(self) -> LSN | None:
         """Where to stop; a hub goes on for ever."""

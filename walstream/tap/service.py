@@ -70,5 +70,6 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 with_room_for_clients(options.sender_settings),
                 verbose=bool(options["verbose"]),
                 care=options.care,
+                downstream=options.downstream,
             )
     raise AssertionError(f"no service for {options!r}")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from walstream.errors import FormatError
 from walstream.formats.quantities import parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from walstream.protocols.receiver_settings import ReportApply
 
 __all__ = [
     "count",
     "named_duration",
     "one_of",
+    "own_apply_position",
     "rate",
     "seconds",
     "size_or_none",
@@ -84,6 +88,16 @@ def named_duration(text: str) -> tuple[str, float]:
     if not equals or not name:
         raise FormatError(f"{text!r} is not NAME=TIME, such as standby2=8h")
     return name, float(parse_duration(time))
+
+
+def own_apply_position(text: str) -> ReportApply:
+    """What to report as applied where nothing is; ``flush`` is the word of old for ``local``."""
+    from walstream.protocols.receiver_settings import ReportApply
+
+    try:
+        return {"local": ReportApply.FLUSH}.get(text) or ReportApply(text)
+    except ValueError:
+        raise FormatError(f"{text!r} is neither local nor none") from None
 
 
 def slot_name(text: str) -> str:

@@ -216,7 +216,8 @@ class SlotTests(AnswersCase):
         self.answer("CREATE_REPLICATION_SLOT b PHYSICAL RESERVE_WAL")
         for name, values in (
             ("a", (b"physical", None, None)),
-            ("b", (b"physical", b"0/D000000", b"3")),
+            # As PostgreSQL: the timeline that the position is on, which is not that of the end.
+            ("b", (b"physical", b"0/D000000", b"1")),
             ("nosuch", (None, None, None)),
         ):
             self.assertEqual(

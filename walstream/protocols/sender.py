@@ -20,14 +20,14 @@ from walstream.protocols.limits import Limits
 from walstream.protocols.outgoing import OutgoingStream, StreamEvents
 from walstream.protocols.phases import SenderPhase
 from walstream.protocols.session import Session
-from walstream.protocols.settings import SenderSettings, client_sender_timeout
+from walstream.protocols.settings import SenderSettings, client_sender_timeout, major_version
 from walstream.protocols.standbys import Standby, Standbys, StandbyState
 from walstream.protocols.stream_request import StreamRequest, decide
 from walstream.wire import messages
 from walstream.wire.commands import StartReplication
 from walstream.wire.copydata import UnknownStandbyMessage
 from walstream.wire.dialect2009 import StartReplication2009, parse_2009
-from walstream.wire.grammar import parse_command
+from walstream.wire.grammar import NEWEST, parse_command
 from walstream.wire.messages import Column, ColumnType
 from walstream.wire.stream import WALPayload
 
@@ -155,6 +155,8 @@ class WALSender(Session):
         """The session has to end at once, as after pg_terminate_backend."""
         if self.phase is not SenderPhase.CLOSED:
             self._say_goodbye()
+            # It may take the client a while to notice, and the slot is wanted now.
+            self._slots.end_session(self.pid)
 
     def cancel_stream(self) -> None:
         """A CancelRequest names this session: its stream is broken off, the session goes on."""
@@ -173,7 +175,9 @@ class WALSender(Session):
                 self._slots.end_session(self.pid)
 
     async def _execute(self, text: bytes) -> None:
-        command = parse_2009(text) or parse_command(text)
+        identity = self._provider.identity
+        major = NEWEST if identity is None else major_version(identity.server_version)
+        command = parse_2009(text) or parse_command(text, major)
         match command:
             case StartReplication(start=start, timeline=timeline, slot=slot):
                 await self._start_stream(timeline, start, slot, WALPayload.MODERN)
@@ -188,10 +192,10 @@ class WALSender(Session):
         settings = replace(self._settings, sender_timeout=self._sender_timeout())
         return Answers(self._provider, self._slots, settings, self.pid, self.send)
 
-    def refuse(self, failure: Failure) -> Failure | None:
-        """Show the client why its command failed; the session goes on."""
-        self._release_slot()
-        return super().refuse(failure)
+    def command_failed(self) -> None:
+        """Give up all slots, temporary ones for good: as PostgreSQL does after any error."""
+        self._slot = None
+        self._slots.end_session(self.pid)
 
     def become_ready(self) -> None:
         """The command is done, in whatever way: the next one may come, or goodbye is said."""
@@ -205,10 +209,11 @@ class WALSender(Session):
         self, timeline: int | None, start: LSN, slot: str | None, payload: WALPayload
     ) -> None:
         if slot is not None:
-            await self._slots.acquire(slot, self.pid)
+            found = await self._slots.acquire(slot, self.pid)
             if self.phase is SenderPhase.CLOSED:
                 return
             self._slot = slot
+            self._answers().check_usable(found)
         arrivals = self._limits.arrivals_for(self._settings, self._application_name())
         self.is_delayed = arrivals is not None
         request = await decide(self._provider, timeline, start)

@@ -11,11 +11,7 @@ from typing import Any
 
 from twisted.internet.endpoints import serverFromString
 
-from walstream.archive.filesystem import FileSystem
-from walstream.archive.lane import ThreadLane
-from walstream.archive.paths import ArchivePaths
 from walstream.archive.reader import ArchiveReader
-from walstream.archive.slots import DirectorySlots
 from walstream.interfaces import ISlotStore, IWALProvider
 from walstream.protocols.receiver import ReceiverSettings
 from walstream.protocols.sender_factory import WALSenderFactory
@@ -26,6 +22,7 @@ from walstream.services.hub import HubService, Storage
 from walstream.services.receive import ReceiverService
 from walstream.services.send import SenderService
 from walstream.services.slot import SlotAction, SlotService
+from walstream.services.slot_care import SlotCare
 from walstream.services.synchronous_watch import StandbyInquiry
 from walstream.upstream import Upstream
 
@@ -34,6 +31,7 @@ __all__ = ["hub", "receive", "send", "slot"]
 _Path = str | os.PathLike[str]
 
 _PLAIN_CARE = ArchiveCare()
+_PLAIN_SLOT_CARE = SlotCare()
 
 
 def receive(
@@ -75,15 +73,23 @@ def slot(
     return SlotService(UpstreamEndpoint(reactor, upstream), name, action, may_exist=may_exist)
 
 
-def send(reactor: Any, archive: _Path, listen: str, settings: SenderSettings) -> HubService:
+def send(
+    reactor: Any,
+    archive: _Path,
+    listen: str,
+    settings: SenderSettings,
+    *,
+    slot_care: SlotCare = _PLAIN_SLOT_CARE,
+) -> HubService:
     """Serve the directory *archive*, which another process may be filling.
 
     :param listen: a Twisted server endpoint string.
+    :param slot_care: how its slots are kept.
     """
     reader = ArchiveReader(archive, reactor)
-    slots = _slots(reactor, archive)
+    slots, keeper = slot_care.keep(reactor, archive)
     sender = _sender(reactor, reader, slots, listen, settings)
-    return HubService([reader.storage, slots], sender=sender)
+    return HubService([reader.storage, slots, keeper], sender=sender)
 
 
 def hub(
@@ -96,15 +102,17 @@ def hub(
     *,
     verbose: bool = False,
     care: ArchiveCare = _PLAIN_CARE,
+    slot_care: SlotCare = _PLAIN_SLOT_CARE,
 ) -> HubService:
     """Receive from *upstream* into the directory *archive*, and serve it.
 
     :param settings: with ``synchronous=True``: what is served is what is durable.
     :param listen: a Twisted server endpoint string.
     :param care: how the archive is filled and looked after.
+    :param slot_care: how its slots are kept.
     """
     directory = care.directory(reactor, archive)
-    slots = _slots(reactor, archive)
+    slots, keeper = slot_care.keep(reactor, archive, directory.assure)
     receiver = ReceiverService(
         UpstreamEndpoint(reactor, upstream),
         directory,
@@ -114,13 +122,9 @@ def hub(
         verbose=verbose,
     )
     sender = _sender(reactor, directory, slots, listen, sender_settings)
-    storage: list[Storage] = [directory.storage, slots, *care.caretakers(reactor, directory)]
+    caretakers = care.caretakers(reactor, directory)
+    storage: list[Storage] = [directory.storage, slots, keeper, *caretakers]
     return HubService(storage, receiver=receiver, sender=sender)
-
-
-def _slots(reactor: Any, archive: _Path) -> DirectorySlots:
-    directory = ArchivePaths(os.path.abspath(archive)).slots
-    return DirectorySlots(directory, FileSystem(), ThreadLane(reactor, "walstream-slots"), reactor)
 
 
 def _sender(

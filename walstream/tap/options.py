@@ -9,6 +9,7 @@ from twisted.python import usage
 from walstream.tap.archive_groups import ArchiveOptions, CareOptions
 from walstream.tap.group import CommandOptions
 from walstream.tap.peer_groups import ListenOptions, UpstreamOptions
+from walstream.tap.slot_groups import SlotOptions
 from walstream.tap.values import one_of, seconds, whole_number
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class ReceiveOptions(UpstreamOptions, CareOptions):
         return self.checked("endpos", LSN.parse)
 
 
-class SendOptions(ListenOptions, ArchiveOptions):
+class SendOptions(ListenOptions, SlotOptions, ArchiveOptions):
     """twistd walstream send"""
 
     synopsis = "--archive=DIR --listen=ENDPOINT [options]"
@@ -82,7 +83,7 @@ class SendOptions(ListenOptions, ArchiveOptions):
     makes_archive = False
 
 
-class HubOptions(ListenOptions, UpstreamOptions, CareOptions):
+class HubOptions(ListenOptions, SlotOptions, UpstreamOptions, CareOptions):
     """twistd walstream hub"""
 
     synopsis = "--upstream=CONNINFO --archive=DIR --listen=ENDPOINT [options]"

@@ -59,6 +59,7 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 options.archive,
                 options.listen,
                 with_room_for_clients(options.sender_settings),
+                slot_care=options.slot_care,
             )
         case HubOptions():
             return assembly.hub(
@@ -70,5 +71,6 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 with_room_for_clients(options.sender_settings),
                 verbose=bool(options["verbose"]),
                 care=options.care,
+                slot_care=options.slot_care,
             )
     raise AssertionError(f"no service for {options!r}")

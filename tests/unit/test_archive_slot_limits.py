@@ -374,6 +374,7 @@ class LimitTests(KeeperCase):
 
         release_obsolete(self.files, self.paths, LSN(SIZE.start(7)), wait)
         self.assertEqual(self.stored()["a"].invalidation, "wal_removed")
+        self.assertIsNone(read_request(self.files, self.paths))
 
     def test_nothing_goes_that_could_not_be_made_durable(self) -> None:
         """A slot that is lost in memory only would be there again after a crash."""

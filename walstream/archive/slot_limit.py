@@ -92,6 +92,8 @@ def release_obsolete(
         possession = SlotPossession(files, paths, lambda: None)
         try:
             _release(possession, oldest)
+            if waited:
+                clear_request(files, paths)
             return
         except LockHeld as held:
             # Each time anew: it may have ended, and left the slots to us.
@@ -113,7 +115,7 @@ def release_obsolete(
 
 
 def _release(possession: SlotPossession, oldest: LSN) -> None:
-    for slot in possession.take(make=False) or ():
+    for slot in possession.take(make=False, attempts=1) or ():
         if is_obsolete(slot, oldest):
             possession.files.store(invalidated(slot, "wal_removed"))
 

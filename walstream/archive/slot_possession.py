@@ -30,7 +30,6 @@ __all__ = ["LOCK", "SlotPossession", "is_root_unchanged", "stored_slots"]
 
 #: The name of the lock file, in the directory of the slots.
 LOCK: Final = "lock"
-_ATTEMPTS: Final = 2
 _MOMENT: Final = 0.02  # seconds
 _READ_ONLY: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -52,7 +51,7 @@ class SlotPossession:
         self._lock: ProcessLock | None = None
         self.is_read_only = False
 
-    def take(self, *, make: bool) -> list[Slot] | None:
+    def take(self, *, make: bool, attempts: int = 3) -> list[Slot] | None:
         """Take the slots; those that there are, unless they have been taken. None if none were.
 
         Temporary ones of a process that has ended are removed. On a disk that cannot be written
@@ -60,6 +59,8 @@ class SlotPossession:
 
         :param make: whether to make a place for slots, if there is none yet. Without one there is
             nothing to take.
+        :param attempts: how often it is tried: whoever looks whether the slots are in use has them
+            locked for that moment.
         :raises LockHeld: if they are another process's.
         :raises ArchiveLost: if the archive is not where it was; nothing was made.
         :raises ArchiveError: if a slot's file is damaged.
@@ -69,7 +70,7 @@ class SlotPossession:
             return []
         if not (make or os.path.isdir(self._paths.slots)):
             return None
-        self._lock_slots(make)
+        self._lock_slots(make, attempts)
         try:
             found = list(self.files.load())
             if not self.is_read_only:
@@ -101,19 +102,19 @@ class SlotPossession:
         if lock is None or self._system.find_identity(path) != lock.identity:
             self._unlock()
             self.files = SlotFiles(self._system, self._paths.slots)
-            self._lock_slots(make=True)
+            self._lock_slots(make=True, attempts=3)
 
     def release(self) -> None:
         """Have no slots any more."""
         self._is_taken = False
         self._unlock()
 
-    def _lock_slots(self, make: bool) -> None:
+    def _lock_slots(self, make: bool, attempts: int) -> None:
         try:
             if make:
                 self._assure_archive()
                 self.files.make_directory()
-            self._lock = _take_patiently(join(self._paths.slots, LOCK))
+            self._lock = _take_patiently(join(self._paths.slots, LOCK), attempts)
         except OSError as error:
             self.is_read_only = error.errno in _READ_ONLY
             if make or not self.is_read_only:
@@ -149,9 +150,8 @@ def stored_slots(files: FileSystem, paths: ArchivePaths) -> list[Slot]:
     return slots
 
 
-def _take_patiently(path: str) -> ProcessLock:
-    # Whoever looks whether it is held holds it for that moment.
-    for _ in range(_ATTEMPTS):
+def _take_patiently(path: str, attempts: int) -> ProcessLock:
+    for _ in range(attempts - 1):
         with suppress(LockHeld):
             return ProcessLock.take(path)
         time.sleep(_MOMENT)

@@ -149,7 +149,7 @@ class Answers:
         slot = await self._slots.read(command.name)
         if slot is None:
             raise CommandError("42704", f'replication slot "{command.name}" does not exist')
-        self.check_usable(slot)
+        self._check_usable(slot)
         raise CommandError(
             "0A000", "cannot use ALTER_REPLICATION_SLOT with a physical replication slot"
         )
@@ -182,7 +182,15 @@ class Answers:
 
     # Slots.
 
-    def check_usable(self, slot: Slot) -> None:
+    async def use_slot(self, name: str) -> str:
+        """Acquire a slot for a stream; its name.
+
+        :raises CommandError: as `ISlotStore.acquire`, and if the slot is lost.
+        """
+        self._check_usable(await self._slots.acquire(name, self._pid))
+        return name
+
+    def _check_usable(self, slot: Slot) -> None:
         """Refuse a slot that is lost, as far as the version that is announced does.
 
         PostgreSQL up to 17 lets a client go on that asks for WAL that there is, and the slot is
@@ -190,7 +198,7 @@ class Answers:
         """
         if slot.invalidation is None:
             return
-        if slot.invalidation == "wal_removed" and self._major() < 18:
+        if slot.invalidation == "wal_removed" and self.major < 18:
             return
         raise CommandError(
             "55000",
@@ -206,7 +214,7 @@ class Answers:
                     command.name, self._pid, temporary=command.temporary, restart=restart
                 )
             except CommandError as error:
-                if error.sqlstate == "53400" and error.hint and self._major() < 17:
+                if error.sqlstate == "53400" and error.hint and self.major < 17:
                     error.hint = error.hint.replace('"', "")
                 # The WAL that was to be reserved has gone meanwhile: there is some that has not.
                 if error.sqlstate != _REMOVED or attempt == _ATTEMPTS - 1:
@@ -218,7 +226,9 @@ class Answers:
         history = await self._provider.history(self._provider.end().timeline)
         return history.timeline_at(restart.lsn)
 
-    def _major(self) -> int:
+    @property
+    def major(self) -> int:
+        """The version that is announced, or the newest one."""
         identity = self._provider.identity
         return NEWEST if identity is None else major_version(identity.server_version)
 

@@ -20,14 +20,14 @@ from walstream.protocols.limits import Limits
 from walstream.protocols.outgoing import OutgoingStream, StreamEvents
 from walstream.protocols.phases import SenderPhase
 from walstream.protocols.session import Session
-from walstream.protocols.settings import SenderSettings, client_sender_timeout, major_version
+from walstream.protocols.settings import SenderSettings, client_sender_timeout
 from walstream.protocols.standbys import Standby, Standbys, StandbyState
 from walstream.protocols.stream_request import StreamRequest, decide
 from walstream.wire import messages
 from walstream.wire.commands import StartReplication
 from walstream.wire.copydata import UnknownStandbyMessage
 from walstream.wire.dialect2009 import StartReplication2009, parse_2009
-from walstream.wire.grammar import NEWEST, parse_command
+from walstream.wire.grammar import parse_command
 from walstream.wire.messages import Column, ColumnType
 from walstream.wire.stream import WALPayload
 
@@ -175,16 +175,15 @@ class WALSender(Session):
                 self._slots.end_session(self.pid)
 
     async def _execute(self, text: bytes) -> None:
-        identity = self._provider.identity
-        major = NEWEST if identity is None else major_version(identity.server_version)
-        command = parse_2009(text) or parse_command(text, major)
+        answers = self._answers()
+        command = parse_2009(text) or parse_command(text, answers.major)
         match command:
             case StartReplication(start=start, timeline=timeline, slot=slot):
                 await self._start_stream(timeline, start, slot, WALPayload.MODERN)
             case StartReplication2009(start=start):
                 await self._start_stream(None, start, None, WALPayload.DESIGN_2009)
             case _:
-                await self._answers().answer(command)
+                await answers.answer(command)
                 self.become_ready()
 
     def _answers(self) -> Answers:
@@ -209,11 +208,9 @@ class WALSender(Session):
         self, timeline: int | None, start: LSN, slot: str | None, payload: WALPayload
     ) -> None:
         if slot is not None:
-            found = await self._slots.acquire(slot, self.pid)
+            self._slot = await self._answers().use_slot(slot)
             if self.phase is SenderPhase.CLOSED:
                 return
-            self._slot = slot
-            self._answers().check_usable(found)
         arrivals = self._limits.arrivals_for(self._settings, self._application_name())
         self.is_delayed = arrivals is not None
         request = await decide(self._provider, timeline, start)

@@ -215,6 +215,10 @@ class MemorySlots:
             if slot.temporary and self._owners[slot.name] == pid:
                 del self._slots[slot.name]
 
+    def lose(self, name: str, reason: str) -> None:
+        """Take a slot out of service for good."""
+        self._slots[name] = replace(self._slots[name], invalidation=reason)
+
     def watch_terminations(self, terminate: Callable[[int], None]) -> None:
         self.terminate = terminate
 

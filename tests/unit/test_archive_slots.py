@@ -13,6 +13,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from walstream.archive.paths import ArchivePaths
+from walstream.archive.slot_files import SlotFiles
+from walstream.archive.slot_possession import stored_slots
 from walstream.archive.slots import DirectorySlots
 from walstream.errors import ArchiveError, CommandError
 from walstream.formats.lsn import LSN
@@ -27,14 +30,14 @@ THERE = WALPosition(2, LSN(0x16B374D848))
 #: What is done to the disk when the first slot, s1, is made.
 FIRST_STORE = [
     "fsync .",
-    "fsync own",
-    "create own/slots/incoming",
-    "fsync own/slots/incoming",
-    "rename own/slots/incoming",
-    "fsync own/slots",
+    "fsync .walstream",
+    "create .walstream/slots/incoming",
+    "fsync .walstream/slots/incoming",
+    "rename .walstream/slots/incoming",
+    "fsync .walstream/slots",
 ]
 STORE = FIRST_STORE[2:]
-REMOVE = ["unlink own/slots/s1.json", "fsync own/slots"]
+REMOVE = ["unlink .walstream/slots/s1.json", "fsync .walstream/slots"]
 
 
 class SlotCase(SynchronousTestCase):
@@ -43,17 +46,28 @@ class SlotCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.path = Path(self.mktemp())
         self.path.mkdir()
-        self.directory = self.path / "own" / "slots"
+        self.root = self.path
         self.files = ScriptedFiles(str(self.path))
         self.lane = ManualLane()
         self.clock = Clock()
-        self.slots = self.load()
+        self.slots = self.begin()
 
-    def load(self, lane: ManualLane | None = None) -> DirectorySlots:
-        """The slots as another process finds them."""
-        directory = os.path.abspath(self.directory)
-        slots = DirectorySlots(directory, self.files, lane or self.lane, self.clock)
+    def begin_again(self, **options: Any) -> None:
+        """The process is killed, and another one begins."""
+        self.slots._possession.release()
+        self.slots = self.begin(**options)
+
+    def begin(self, **options: Any) -> DirectorySlots:
+        """A process begins, whose slots these are."""
+        slots = self.make_store(**options)
         self.successResultOf(slots.open())
+        return slots
+
+    def make_store(self, **options: Any) -> DirectorySlots:
+        """A process has begun, and has not looked for slots yet."""
+        paths = ArchivePaths(os.path.abspath(self.root))
+        slots = DirectorySlots(paths, self.files, self.lane, self.clock, **options)
+        self.addCleanup(slots._possession.release)
         return slots
 
     def make(
@@ -77,9 +91,14 @@ class SlotCase(SynchronousTestCase):
         """Use a slot in a session."""
         return self.successResultOf(self.slots.acquire(name, pid))
 
+    @property
+    def directory(self) -> Path:
+        """Where the slots' files are."""
+        return self.root / ".walstream" / "slots"
+
     def stored(self) -> list[Slot]:
         """The slots that would be there after a crash at this moment."""
-        return list(self.load(ManualLane()).slots())
+        return list(SlotFiles(self.files, str(self.directory)).load())
 
     def refusal(self, result: Deferred[Any]) -> CommandError:
         """The error that a client is shown."""
@@ -158,15 +177,16 @@ class RuleTests(SlotCase):
         )
 
     def test_number_of_slots_is_bounded(self) -> None:
-        """After a thousand there is no more; one that is dropped makes room."""
-        for number in range(1000):
-            self.make(f"s{number}", temporary=True)
+        """After so many there is no more; one that is dropped makes room."""
+        self.begin_again(most=10)
+        for number in range(10):
+            self.make(f"s{number}", temporary=number % 2 == 0)
         error = self.refusal(self.slots.create("x", 7, temporary=True, restart=None))
         self.assertEqual(
             (error.sqlstate, error.message), ("53400", "all replication slots are in use")
         )
-        self.assertEqual(error.hint, "Free one: there can be 1000.")
-        self.successResultOf(self.slots.drop("s5", wait=False, pid=7))
+        self.assertEqual(error.hint, 'Free one or increase "max_replication_slots".')
+        self.successResultOf(self.slots.drop("s6", wait=False, pid=7))
         self.make("x", temporary=True)
 
     def test_slot_is_used_by_one_session(self) -> None:
@@ -285,15 +305,29 @@ class SessionTests(SlotCase):
         self.slots.end_session(7)
         self.assert_refused(dropped, "42704", 'replication slot "t1" does not exist')
 
-    def test_temporary_slots_are_never_written(self) -> None:
-        """Whatever happens to them."""
+    def test_whoever_removes_wal_knows_of_temporary_slots(self) -> None:
+        """They have files for as long as they are there, and their process too."""
+        paths = ArchivePaths(os.path.abspath(self.root))
         self.make("t1", 7, temporary=True)
         self.acquire("t1", 7)
         self.slots.advance("t1", THERE)
         self.clock.advance(10)
+        self.assertEqual(stored_slots(self.files, paths), [Slot("t1", True, THERE, None)])
+        self.make("t2", 7, temporary=True)
         self.slots.end_session(7)
-        self.successResultOf(self.slots.close())
-        self.assertEqual(self.files.calls, [])
+        self.assertEqual(stored_slots(self.files, paths), [])
+        self.assertEqual(self.stored(), [])
+
+    def test_temporary_slots_of_a_process_that_was_killed(self) -> None:
+        """Hold nothing from that moment on, and are gone with the next process."""
+        paths = ArchivePaths(os.path.abspath(self.root))
+        self.make("t1", 7, temporary=True)
+        self.make("s1")
+        self.slots._possession.release()
+        self.assertEqual(stored_slots(self.files, paths), [Slot("s1", False, HERE, None)])
+        self.begin_again()
+        self.assertEqual([slot.name for slot in self.slots.slots()], ["s1"])
+        self.assertEqual(self.stored(), [Slot("s1", False, HERE, None)])
 
 
 class StorageTests(SlotCase):
@@ -311,7 +345,7 @@ class StorageTests(SlotCase):
     def test_file(self) -> None:
         """A JSON object that a person can read."""
         self.make(restart=THERE)
-        self.assertEqual(os.listdir(self.directory), ["s1.json"])
+        self.assertEqual(sorted(os.listdir(self.directory)), ["lock", "s1.json"])
         self.assertEqual(
             json.loads((self.directory / "s1.json").read_text()),
             {"name": "s1", "restart_lsn": "16/B374D848", "restart_tli": 2},
@@ -321,6 +355,7 @@ class StorageTests(SlotCase):
         """File, name and directories are synced, in this order; the slot is busy until then."""
         self.lane.is_held = True
         made = self.slots.create("s1", 7, temporary=False, restart=HERE)
+        self.lane.work(1)  # there are no other slots
         self.assertNoResult(made)
         self.assert_refused(
             self.slots.acquire("s1", 8),
@@ -329,7 +364,7 @@ class StorageTests(SlotCase):
         )
         self.lane.work()
         self.successResultOf(made)
-        self.assertEqual(self.files.calls, FIRST_STORE)
+        self.assertEqual(self.files.calls, [*FIRST_STORE, "create .walstream/retention"])
 
     def test_drop_is_durable_before_it_is_told(self) -> None:
         """The file is removed and its directory synced."""
@@ -428,7 +463,8 @@ class StorageTests(SlotCase):
             b'{"restart_lsn": "x", "restart_tli": 1}',
         ):
             path.write_bytes(content)
-            slots = DirectorySlots(str(self.directory), self.files, self.lane, self.clock)
+            self.slots._possession.release()
+            slots = self.make_store()
             error = self.failureResultOf(slots.open(), ArchiveError).value
             self.assertIn(f"{self.directory}/s1.json is damaged", str(error))
             self.assertIn("remove it, and create the replication slot again", str(error))
@@ -440,12 +476,12 @@ class CrashTests(SlotCase):
     def test_creation(self) -> None:
         """Before the rename there is no slot, after it there is one; never half of one."""
         outcomes = []
-        for number, call in enumerate([*FIRST_STORE, "write own/slots/incoming"]):
-            self.directory = self.path / str(number) / "own" / "slots"
-            self.directory.parent.parent.mkdir()
-            self.files = ScriptedFiles(str(self.directory.parent.parent))
+        for number, call in enumerate([*FIRST_STORE, "write .walstream/slots/incoming"]):
+            self.root = self.path / str(number)
+            self.root.mkdir()
+            self.files = ScriptedFiles(str(self.root))
             self.files.fail(call, errno.EIO)
-            self.slots = self.load()
+            self.begin_again()
             self.failureResultOf(
                 self.slots.create("s1", 7, temporary=False, restart=HERE), CommandError
             )
@@ -456,7 +492,7 @@ class CrashTests(SlotCase):
         """Before the rename a slot stands where it stood, after it where its user said."""
         self.make()
         outcomes = []
-        for call in (*STORE, "write own/slots/incoming"):
+        for call in (*STORE, "write .walstream/slots/incoming"):
             self.slots.advance("s1", HERE)
             self.clock.advance(1)
             self.files.fail(call, errno.EIO)
@@ -477,7 +513,7 @@ class CrashTests(SlotCase):
         """What another process left half written is written over."""
         self.make()
         (self.directory / "incoming").write_bytes(b'{"name": "s1", "restart_lsn": "FF/FF' * 50)
-        self.slots = self.load()
+        self.begin_again()
         self.slots.advance("s1", THERE)
         self.clock.advance(1)
         self.assertEqual(self.stored(), [Slot("s1", False, THERE, None)])
@@ -505,7 +541,7 @@ class FailureTests(SlotCase):
     def test_failed_creation_makes_no_slot(self) -> None:
         """The client is told why, nobody sees the slot, and no file of it stays."""
         for code, sqlstate in ((errno.ENOSPC, "53100"), (errno.EIO, "58030")):
-            self.files.fail("fsync own/slots", code)
+            self.files.fail("fsync .walstream/slots", code)
             self.assert_refused(
                 self.slots.create("s1", 7, temporary=False, restart=HERE),
                 sqlstate,
@@ -520,9 +556,10 @@ class FailureTests(SlotCase):
         """Others may use the slot by then, so it stays, and is written when that is possible."""
         self.lane.is_held = True
         made = self.slots.create("s1", 7, temporary=False, restart=HERE)
+        self.lane.work(1)
         self.slots.end_session(7)
         self.acquire("s1", 8)
-        self.files.fail("fsync own/slots", errno.EIO)
+        self.files.fail("fsync .walstream/slots", errno.EIO)
         self.lane.release()
         self.failureResultOf(made, CommandError)
         self.assertEqual(self.read("s1"), Slot("s1", False, HERE, 8))
@@ -534,6 +571,7 @@ class FailureTests(SlotCase):
         """A client that goes away while its slot is made leaves it there, free."""
         self.lane.is_held = True
         made = self.slots.create("s1", 7, temporary=False, restart=HERE)
+        self.lane.work(1)
         made.addErrback(lambda _: None)
         made.cancel()
         self.slots.end_session(7)
@@ -544,7 +582,7 @@ class FailureTests(SlotCase):
     def test_failed_drop_keeps_the_slot(self) -> None:
         """It would come back with the next process, so it is still there in this one."""
         self.make()
-        self.files.fail("fsync own/slots", errno.EIO)
+        self.files.fail("fsync .walstream/slots", errno.EIO)
         self.assert_refused(
             self.slots.drop("s1", wait=False),
             "58030",
@@ -558,7 +596,7 @@ class FailureTests(SlotCase):
     def test_failed_advance_is_tried_again(self) -> None:
         """Each second, until it works; the log says so at the beginning and at the end."""
         self.make()
-        self.files.fail("fsync own/slots/incoming", errno.EIO)
+        self.files.fail("fsync .walstream/slots/incoming", errno.EIO)
         self.slots.advance("s1", THERE)
         for _ in range(5):
             self.clock.advance(1)
@@ -577,7 +615,7 @@ class FailureTests(SlotCase):
     def test_close_tries_once(self) -> None:
         """A disk that fails does not hold up the end."""
         self.make()
-        self.files.fail("fsync own/slots/incoming", errno.EIO)
+        self.files.fail("fsync .walstream/slots/incoming", errno.EIO)
         self.slots.advance("s1", THERE)
         self.successResultOf(self.slots.close())
         self.assertEqual(self.clock.getDelayedCalls(), [])

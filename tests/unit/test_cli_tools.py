@@ -100,7 +100,17 @@ class ListTests(ToolCase):
         self.assertEqual(listing["partials"][0]["durable"], "0/701000")
         self.assertEqual(listing["gaps"], [])
         self.assertEqual(
-            listing["slots"], [{"name": "standby", "timeline": 1, "restart_lsn": "0/500000"}]
+            listing["slots"],
+            [
+                {
+                    "name": "standby",
+                    "timeline": 1,
+                    "restart_lsn": "0/500000",
+                    "temporary": False,
+                    "wal_status": "reserved",
+                    "invalidation_reason": None,
+                }
+            ],
         )
         self.assertEqual(listing["histories"][0]["switch_point"], "0/900000")
         self.assertEqual(listing["backups"][0]["start"], "0/300028")

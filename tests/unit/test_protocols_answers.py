@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.conversation import IDENTITY, PID, READY_FOR_QUERY, MemorySlots
+from tests.unit.conversation import IDENTITY, PID, READY_FOR_QUERY, SIZE, MemorySlots
 from walstream.errors import CommandError
 from walstream.formats.lsn import LSN
-from walstream.interfaces import BackupHistoryFile, WALPosition
+from walstream.interfaces import BackupHistoryFile, Slot, WALPosition
 from walstream.protocols.answers import Answers
 from walstream.protocols.settings import SenderSettings
 from walstream.testing.memory import MemoryProvider
@@ -216,7 +217,8 @@ class SlotTests(AnswersCase):
         self.answer("CREATE_REPLICATION_SLOT b PHYSICAL RESERVE_WAL")
         for name, values in (
             ("a", (b"physical", None, None)),
-            ("b", (b"physical", b"0/D000000", b"3")),
+            # As PostgreSQL: the timeline that the position is on, which is not that of the end.
+            ("b", (b"physical", b"0/D000000", b"1")),
             ("nosuch", (None, None, None)),
         ):
             self.assertEqual(
@@ -255,6 +257,96 @@ class SlotTests(AnswersCase):
             str(error), "cannot use ALTER_REPLICATION_SLOT with a physical replication slot"
         )
         self.assertEqual(self.refusal("ALTER_REPLICATION_SLOT b (FAILOVER)").sqlstate, "42704")
+
+
+class LostSlotTests(AnswersCase):
+    """A slot that is lost, as each version answers to it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.answer("CREATE_REPLICATION_SLOT a PHYSICAL")
+
+    def use(self, version: str) -> Deferred[str]:
+        """Acquire the slot at a server of that version."""
+        self.provider.identity = replace(IDENTITY, server_version=version)
+        answers = Answers(self.provider, self.slots, self.settings, PID, self.send)
+        return Deferred.fromCoroutine(answers.use_slot("a"))
+
+    def assert_lost(self, error: BaseException, reason: str) -> None:
+        """It is PostgreSQL 18's."""
+        assert isinstance(error, CommandError)
+        self.assertEqual(
+            (error.sqlstate, error.message, error.detail),
+            (
+                "55000",
+                'can no longer access replication slot "a"',
+                f'This replication slot has been invalidated due to "{reason}".',
+            ),
+        )
+
+    def test_use(self) -> None:
+        """From 18 on it cannot be used; before, whether it can is a question of the WAL."""
+        self.slots.lose("a", "wal_removed")
+        for version in ("15.9", "17.6"):
+            self.assertEqual(self.successResultOf(self.use(version)), "a")
+        error = self.failureResultOf(self.use("18.0"), CommandError).value
+        self.assert_lost(error, "wal_removed")
+
+    def test_use_after_an_idle_time(self) -> None:
+        """Which older servers do not know; they have no other words for it."""
+        self.slots.lose("a", "idle_timeout")
+        for version in ("15.9", "18.0"):
+            error = self.failureResultOf(self.use(version), CommandError).value
+            self.assert_lost(error, "idle_timeout")
+
+    def test_alter(self) -> None:
+        """18 says first that it is lost."""
+        self.slots.lose("a", "wal_removed")
+        self.assert_lost(self.refusal("ALTER_REPLICATION_SLOT a (FAILOVER)"), "wal_removed")
+
+
+class ReservationTests(AnswersCase):
+    """WAL that is removed while it is being reserved."""
+
+    def refuse(self, times: int) -> None:
+        """The first so many attempts come too late."""
+        create = self.slots.create
+
+        def refuse(name: str, pid: int, **options: Any) -> Deferred[Slot]:
+            nonlocal times
+            if not times:
+                return create(name, pid, **options)
+            times -= 1
+            self.provider.append(bytes(SIZE))
+            return fail(CommandError("58P01", "already been removed"))
+
+        self.slots.create = refuse  # type: ignore[method-assign]
+
+    def test_it_is_tried_again(self) -> None:
+        """With WAL that is there by then."""
+        self.refuse(2)
+        self.answer("CREATE_REPLICATION_SLOT a PHYSICAL RESERVE_WAL")
+        slot = self.successResultOf(self.slots.read("a"))
+        assert slot is not None
+        self.assertEqual(slot.restart, WALPosition(3, LSN(LSN.parse("0/D000000") + 2 * SIZE)))
+
+    def test_not_for_ever(self) -> None:
+        """The client is told in the end."""
+        self.refuse(99)
+        error = self.refusal("CREATE_REPLICATION_SLOT a PHYSICAL RESERVE_WAL")
+        self.assertEqual(error.sqlstate, "58P01")
+
+    def test_the_hint_of_older_versions(self) -> None:
+        """17 has quotation marks around the names of settings, 16 has not."""
+        full = CommandError("53400", "all", hint='Free one or increase "max_replication_slots".')
+        self.slots.create = lambda *_, **__: fail(full)  # type: ignore[method-assign]
+        for version, hint in (
+            ("18.0", 'Free one or increase "max_replication_slots".'),
+            ("17.1", 'Free one or increase "max_replication_slots".'),
+            ("16.9", "Free one or increase max_replication_slots."),
+        ):
+            self.provider.identity = replace(IDENTITY, server_version=version)
+            self.assertEqual(self.refusal("CREATE_REPLICATION_SLOT a PHYSICAL").hint, hint)
 
 
 class UnavailableTests(AnswersCase):

@@ -662,7 +662,7 @@ class SlotTests(SenderCase):
         for start in ("0/402029", "0/100000"):
             self.slots.calls.clear()
             self.assertEqual(kinds(self.stream_by_slot(start)), "WEZ")
-            self.assertEqual(self.slots.calls, [("acquire", "s", PID), ("release", "s", PID)])
+            self.assertEqual(self.slots.calls, [("acquire", "s", PID), ("end_session", PID)])
             self.check_nothing_is_left()
             self.gone.clear()
         self.connect()
@@ -671,7 +671,7 @@ class SlotTests(SenderCase):
         """Nor does one that breaks off."""
         self.stream_by_slot()
         self.say(copy_data(b"r"))
-        self.assertEqual(self.slots.calls, [("acquire", "s", PID), ("release", "s", PID)])
+        self.assertEqual(self.slots.calls, [("acquire", "s", PID), ("end_session", PID)])
 
     def test_lost_connection_releases_the_slot(self) -> None:
         """Nor does one whose client is gone."""

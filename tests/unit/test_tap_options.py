@@ -22,6 +22,7 @@ from walstream.protocols.policy import ReportRules
 from walstream.protocols.receiver import Dialect
 from walstream.protocols.receiver_settings import ReportApply
 from walstream.protocols.settings import SenderSettings
+from walstream.services.slot_care import SlotCare
 from walstream.tap import Options
 from walstream.tap.options import DemoOptions, HubOptions, ReceiveOptions, SendOptions
 from walstream.upstream import UpstreamHost
@@ -392,6 +393,13 @@ class RetentionOptionsTests(OptionsCase):
         self.assertFalse(self.receive().retention)
         self.assertFalse(self.hub().retention)
 
+    def test_limit_of_slots(self) -> None:
+        """It goes with what is kept, and is no wish to remove anything by itself."""
+        limit = "--max-slot-wal-keep-size=10GB"
+        policy = self.hub(limit, "--keep-age=1d").retention
+        self.assertEqual(policy.max_slot_wal_keep_size, 10 << 30)
+        self.assert_refused(("receive", self.archive, "-dhost=a", limit), "say what to keep too")
+
     def test_policy(self) -> None:
         """Each is a part of it; paths are made absolute."""
         words = "--keep-age=30d --keep-size=500GB --keep-from=readers --keep-backups=2"
@@ -499,6 +507,21 @@ class LimitOptionsTests(OptionsCase):
         """What one command line says is not in the next one's."""
         self.send("--delay=late=8h")
         self.assertEqual(self.send().sender_settings.delays, {})
+
+
+class KeptSlotsTests(OptionsCase):
+    """The options about the slots that clients have here."""
+
+    def test_values(self) -> None:
+        """As given, or as they are."""
+        self.assertEqual(self.send().slot_care, SlotCare(most=1000, idle_timeout=0.0))
+        options = self.hub("--max-replication-slots=0", "--idle-replication-slot-timeout=2d")
+        self.assertEqual(options.slot_care, SlotCare(most=0, idle_timeout=2 * 86400.0))
+
+    def test_faulty_values(self) -> None:
+        """A wrong value is refused with the option's name."""
+        for word in ("--max-replication-slots=x", "--idle-replication-slot-timeout=2"):
+            self.assert_refused(("send", self.archive, LISTEN, word), word.partition("=")[0])
 
 
 class DemoOptionsTests(OptionsCase):

@@ -219,6 +219,32 @@ class CommandTests(SynchronousTestCase):
         """Nothing but its name."""
         self.assertCommands({b"UPLOAD_MANIFEST": UploadManifest()})
 
+    def test_versions(self) -> None:
+        """What a version does not know, it says as it does."""
+        sql = ("0A000", "cannot execute SQL commands in WAL sender for physical replication")
+        physical = b"CREATE_REPLICATION_SLOT s PHYSICAL (FAILOVER)"
+        for text, major, answer in (
+            (b"ALTER_REPLICATION_SLOT s (FAILOVER)", 16, sql),
+            (b"UPLOAD_MANIFEST", 16, sql),
+            (
+                b"ALTER_REPLICATION_SLOT s (TWO_PHASE)",
+                17,
+                ("XX000", "unrecognized option: two_phase"),
+            ),
+            (b"ALTER_REPLICATION_SLOT s (nosuch)", 18, ("XX000", "unrecognized option: nosuch")),
+            (
+                b"ALTER_REPLICATION_SLOT s (TWO_PHASE 7)",
+                18,
+                ("42601", "two_phase requires a Boolean value"),
+            ),
+            (physical, 16, ("XX000", "unrecognized option: failover")),
+            (physical, 17, ("42601", "conflicting or redundant options")),
+        ):
+            error = self.assertRaises(CommandError, parse_command, text, major)
+            self.assertEqual((error.sqlstate, error.message), answer, (text, major))
+        for text, major in ((b"ALTER_REPLICATION_SLOT s (FAILOVER)", 17), (b"UPLOAD_MANIFEST", 17)):
+            parse_command(text, major)
+
     def test_text_that_begins_like_no_command_is_sql(self) -> None:
         """In a physical walsender SQL has this error, and so has everything else, even nothing."""
         self.assertRefused(

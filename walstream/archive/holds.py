@@ -5,19 +5,19 @@ Everything here reads files, so it belongs into a lane.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.inventory import Inventory
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.readers import active_readers
-from walstream.archive.slot_files import SlotFiles
+from walstream.archive.slot_possession import stored_slots
 from walstream.errors import ArchiveError, RetentionRefused
-from walstream.formats.positions import WALPosition
 from walstream.formats.segments import SegmentSize
+from walstream.interfaces import Slot
 
-__all__ = ["Hold", "claims", "newest", "slot_holds"]
+__all__ = ["Hold", "claims", "holding_slots", "newest", "reader_holds", "slot_holds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,29 +32,40 @@ class Hold:
     reason: str
 
 
-def slot_holds(files: FileSystem, paths: ArchivePaths) -> list[tuple[str, WALPosition | None]]:
-    """The slots, and from where on each needs WAL.
+def holding_slots(files: FileSystem, paths: ArchivePaths) -> list[Slot]:
+    """The slots that hold WAL back.
 
-    :raises ArchiveError: for a slot whose file is damaged.
-    """
-    return [(slot.name, slot.restart) for slot in SlotFiles(files, paths.slots).load()]
-
-
-def claims(files: FileSystem, paths: ArchivePaths, size: SegmentSize) -> Iterator[Hold]:
-    """What slots and readers need, whatever a policy says.
-
-    :raises RetentionRefused: if what somebody needs cannot be told.
+    :raises RetentionRefused: if it cannot be told from where on one of them does.
     """
     try:
-        slots = slot_holds(files, paths)
+        slots = stored_slots(files, paths)
     except ArchiveError as error:
         raise RetentionRefused(str(error)) from error
-    for name, restart in slots:
+    return [slot for slot in slots if slot.restart is not None and slot.invalidation is None]
+
+
+def slot_holds(slots: Iterable[Slot], size: SegmentSize) -> Iterator[Hold]:
+    """What these slots need, whatever a policy says."""
+    for slot in slots:
+        restart = slot.restart
         if restart is not None:
             yield Hold(
                 size.number(restart.lsn),
-                f"slot {name} needs WAL from {restart.lsn} on timeline {restart.timeline} on",
+                f"slot {slot.name} needs WAL from {restart.lsn} on timeline {restart.timeline} on",
             )
+
+
+def claims(files: FileSystem, paths: ArchivePaths, size: SegmentSize) -> Iterator[Hold]:
+    """What slots and readers need, whatever a policy says; errors as theirs."""
+    yield from slot_holds(holding_slots(files, paths), size)
+    yield from reader_holds(files, paths, size)
+
+
+def reader_holds(files: FileSystem, paths: ArchivePaths, size: SegmentSize) -> Iterator[Hold]:
+    """What readers need, whatever a policy says.
+
+    :raises RetentionRefused: if what somebody needs cannot be told.
+    """
     for reader in active_readers(files, paths):
         if not reader.is_clear:
             raise RetentionRefused(

@@ -14,15 +14,17 @@ from typing import Any, Final
 
 from walstream.archive.coverage import Gap, Run, look_twice, missing_histories, runs_of
 from walstream.archive.filesystem import FileSystem
-from walstream.archive.holds import slot_holds
 from walstream.archive.inventory import Held, Inventory
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.readers import active_readers
+from walstream.archive.slot_possession import stored_slots
+from walstream.archive.slot_status import wal_status
 from walstream.errors import FormatError
 from walstream.formats.backup_history import BackupHistory
 from walstream.formats.positions import WALPosition
 from walstream.formats.segments import SegmentSize, history_file_name
 from walstream.formats.timelines import TimelineHistory
+from walstream.interfaces import Slot
 
 __all__ = ["SCHEMA", "Listing", "list_archive", "list_segments"]
 
@@ -51,9 +53,7 @@ def list_archive(files: FileSystem, paths: ArchivePaths) -> tuple[Listing, Inven
         "histories": [_history(found.histories[each]) for each in sorted(found.histories)],
         "missing_histories": [history_file_name(each) for each in missing_histories(found)],
         "backups": [_backup(files, paths, *backup) for backup in sorted(found.backups.items())],
-        "slots": [
-            {"name": name, **_fields(position)} for name, position in slot_holds(files, paths)
-        ],
+        "slots": [_slot(slot, found) for slot in stored_slots(files, paths)],
         "readers": [
             {"pid": reader.pid, **_fields(reader.position)}
             for reader in active_readers(files, paths)
@@ -171,6 +171,17 @@ def _backup(files: FileSystem, paths: ArchivePaths, name: str, start: WALPositio
             "label": content.label,
         }
     return {"file": name, "timeline": start.timeline, "start": str(start.lsn), **told}
+
+
+def _slot(slot: Slot, found: Inventory) -> Listing:
+    status = wal_status(slot, found)
+    return {
+        "name": slot.name,
+        **_fields(slot.restart),
+        "temporary": slot.temporary,
+        "wal_status": None if status is None else status.value,
+        "invalidation_reason": slot.invalidation,
+    }
 
 
 def _position(position: WALPosition | None) -> Listing | None:

@@ -1,4 +1,4 @@
-"""The lock by which one process at a time writes an archive."""
+"""Locks by which one process at a time does something: write an archive, say."""
 
 from __future__ import annotations
 
@@ -11,11 +11,22 @@ from walstream.archive.filesystem import FileIdentity
 from walstream.archive.paths import ArchivePaths
 from walstream.errors import ArchiveError
 
-__all__ = ["ArchiveLock"]
+__all__ = ["ArchiveLock", "LockHeld", "ProcessLock"]
 
 
-class ArchiveLock:
-    """An exclusive lock on ``.walstream/lock``, which names the process that has it.
+class LockHeld(Exception):
+    """Another process has the lock.
+
+    :ivar holder: its number, or ``unknown``.
+    """
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(f"locked by process {holder}")
+        self.holder = holder
+
+
+class ProcessLock:
+    """An exclusive lock on a file, which names the process that has it.
 
     It is the kernel's, so it ends with the process, however that ends. The file stays: to remove
     it would be to take it away from under a process that waits at its door.
@@ -30,12 +41,13 @@ class ArchiveLock:
         self.identity: FileIdentity = (status.st_dev, status.st_ino)
 
     @classmethod
-    def acquire(cls, paths: ArchivePaths) -> Self:
+    def take(cls, path: str) -> Self:
         """Take the lock.
 
-        :raises ArchiveError: naming the process that has it.
+        :raises LockHeld: naming the process that has it.
+        :raises OSError: if there can be no such file.
         """
-        fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with suppress(OSError):  # a full disk: it is ours even so
@@ -44,10 +56,7 @@ class ArchiveLock:
         except BlockingIOError:
             holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(fd)
-            raise ArchiveError(
-                f"archive {paths.root} is being written by process {holder}: stop that process, "
-                "or choose another directory"
-            ) from None
+            raise LockHeld(holder) from None
         except OSError:
             os.close(fd)
             raise
@@ -56,3 +65,21 @@ class ArchiveLock:
     def release(self) -> None:
         """Let go of the lock."""
         os.close(self._fd)
+
+
+class ArchiveLock(ProcessLock):
+    """The lock on ``.walstream/lock``, by which one process at a time writes an archive."""
+
+    @classmethod
+    def acquire(cls, paths: ArchivePaths) -> Self:
+        """Take the lock.
+
+        :raises ArchiveError: naming the process that has it.
+        """
+        try:
+            return cls.take(paths.lock)
+        except LockHeld as held:
+            raise ArchiveError(
+                f"archive {paths.root} is being written by process {held.holder}: stop that "
+                "process, or choose another directory"
+            ) from None

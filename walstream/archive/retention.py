@@ -11,22 +11,33 @@ Everything here reads and writes files, so it belongs into a lane.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from walstream.archive.backup_starts import read_backup_start
 from walstream.archive.coverage import Gap, current_timeline, look_twice, missing_histories
 from walstream.archive.filesystem import FileSystem
-from walstream.archive.holds import Hold, claims, newest, slot_holds
+from walstream.archive.holds import (
+    Hold,
+    claims,
+    holding_slots,
+    newest,
+    reader_holds,
+    slot_holds,
+)
 from walstream.archive.inventory import Held, Inventory
 from walstream.archive.ledger import Ledger, change_ledger
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.readers import forget_dead_readers, retention_lock
+from walstream.archive.slot_limit import is_obsolete, limit_start, release_obsolete
+from walstream.archive.slot_status import archive_end
 from walstream.errors import FormatError, RetentionRefused
 from walstream.formats.lsn import INVALID, LSN
 from walstream.formats.positions import SystemIdentity, WALPosition
 from walstream.formats.segments import history_file_name, parse_segment_file
 from walstream.formats.timelines import TimelineHistory
+from walstream.interfaces import Slot
 
 __all__ = ["Plan", "RetentionPolicy", "make_plan", "prune"]
 
@@ -44,6 +55,8 @@ class RetentionPolicy:
         ``readers``, a backup history file's name, or the path of a backup.
     :ivar keep_backups: what the newest so many backups need whose history files are held.
     :ivar keep_backup: what these backups need, as paths.
+    :ivar max_slot_wal_keep_size: the most that slots hold back, in bytes, however much they need:
+        a slot that needs more is lost when what it needs is kept by nothing else.
     """
 
     keep_age: float | None = None
@@ -51,9 +64,10 @@ class RetentionPolicy:
     keep_from: str | None = None
     keep_backups: int | None = None
     keep_backup: tuple[str, ...] = ()
+    max_slot_wal_keep_size: int | None = None
 
     def __bool__(self) -> bool:
-        return self != RetentionPolicy()
+        return replace(self, max_slot_wal_keep_size=None) != RetentionPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +78,9 @@ class Plan:
     :ivar cut: what lies before this position goes.
     :ivar next_kept: the file of the first segment that stays; None if there is none.
     :ivar reason: why it stays.
+    :ivar kept_from: from where on the policy keeps WAL, without slots and readers.
+    :ivar lost: the slots that have to be lost for that, and were when it is over.
+    :ivar oldest: the position before which these must not need anything.
     """
 
     identity: SystemIdentity
@@ -71,6 +88,9 @@ class Plan:
     cut: LSN
     next_kept: str | None
     reason: str
+    kept_from: LSN = INVALID
+    lost: tuple[Slot, ...] = ()
+    oldest: LSN = INVALID
 
     @property
     def bytes(self) -> int:
@@ -84,6 +104,7 @@ def prune(
     policy: RetentionPolicy,
     now: float,
     advance: Callable[[int], object] = lambda done: None,
+    wait: Callable[[float], None] = time.sleep,
 ) -> Plan:
     """Remove what may go; what was removed.
 
@@ -91,13 +112,17 @@ def prune(
 
     :param now: the time, in seconds since 1970.
     :param advance: called with the number of files removed since it was called last.
+    :param wait: waits so many seconds, for a process to let go of a slot.
     :raises RetentionRefused: if it is not sure what may go; nothing was removed.
     :raises ArchiveError: if it is no archive.
     :raises OSError: if files cannot be read or removed.
     """
+    lost, oldest = _lose_slots(files, paths, policy, now, wait)
     with retention_lock(files, paths, shared=False):
         forget_dead_readers(files, paths)
-        plan = make_plan(files, paths, policy, now)
+        # What still has a hold keeps it, whatever the limit.
+        plan = make_plan(files, paths, replace(policy, max_slot_wal_keep_size=None), now)
+        plan = replace(plan, lost=lost, oldest=oldest)
         if not plan.removed:
             return plan
         _record(files, paths, plan)
@@ -124,6 +149,22 @@ def prune(
     return plan
 
 
+def _lose_slots(
+    files: FileSystem,
+    paths: ArchivePaths,
+    policy: RetentionPolicy,
+    now: float,
+    wait: Callable[[float], None],
+) -> tuple[tuple[Slot, ...], LSN]:
+    """Take the slots out of service, durably, that hold back more than they may; see `Plan`."""
+    if policy.max_slot_wal_keep_size is None:
+        return (), INVALID
+    plan = make_plan(files, paths, policy, now)
+    if plan.lost:
+        release_obsolete(files, paths, plan.oldest, wait)
+    return plan.lost, plan.oldest
+
+
 def _claim_before(files: FileSystem, paths: ArchivePaths, plan: Plan, number: int) -> Hold | None:
     """Who has come to need a segment before that number since the plan was made."""
     size = plan.identity.segment_size
@@ -134,16 +175,45 @@ def make_plan(files: FileSystem, paths: ArchivePaths, policy: RetentionPolicy, n
     """Find out what may go. Changes nothing; errors as `prune`."""
     found, gaps = look_twice(files, paths)
     identity = _check_sure(paths, found, gaps)
-    wishes = _Wishes(files, paths, found, policy, now)
-    holds = [*claims(files, paths, found.size), *wishes.holds()]
+    wishes = list(_Wishes(files, paths, found, policy, now).holds())
+    readers = list(reader_holds(files, paths, found.size))
+    slots = holding_slots(files, paths)
     last = newest(found)
     if last is None:
         return Plan(identity, (), INVALID, None, "there is no finished segment")
-    hold = min((last, *holds), key=lambda hold: hold.number)
+    wished = min((last, *wishes), key=_number)
+    lost, oldest = _over_limit(slots, found, wished.number, policy.max_slot_wal_keep_size)
+    held_by = slot_holds([slot for slot in slots if slot not in lost], found.size)
+    hold = min((wished, *held_by, *readers), key=_number)
     oldest_first = sorted(found.segments, key=lambda held: (held.number, held.timeline, held.name))
     removed = tuple(held for held in oldest_first if held.number < hold.number)
     kept = oldest_first[len(removed)]
-    return Plan(identity, removed, found.size.start(kept.number), kept.name, hold.reason)
+    return Plan(
+        identity,
+        removed,
+        found.size.start(kept.number),
+        kept.name,
+        hold.reason,
+        found.size.start(wished.number),
+        lost,
+        oldest,
+    )
+
+
+def _number(hold: Hold) -> int:
+    return hold.number
+
+
+def _over_limit(
+    slots: Iterable[Slot], found: Inventory, wished: int, limit: int | None
+) -> tuple[tuple[Slot, ...], LSN]:
+    """Which slots hold back more than they may, and before which position that is."""
+    if limit is None:
+        return (), INVALID
+    # What is kept anyway is no slot's doing; readers do not count, as they may be the slots' users.
+    first = min(wished, limit_start(archive_end(found), limit, found.size))
+    oldest = found.size.start(first)
+    return tuple(slot for slot in slots if is_obsolete(slot, oldest)), oldest
 
 
 def _check_sure(paths: ArchivePaths, found: Inventory, gaps: Iterable[Gap]) -> SystemIdentity:
@@ -223,7 +293,7 @@ class _Wishes:
         if what == "readers":
             return  # They are never cut off.
         if what.startswith("slot:"):
-            restart = dict(slot_holds(self._files, self._paths)).get(what.removeprefix("slot:"))
+            restart = _restart(self._files, self._paths, what.removeprefix("slot:"))
             if restart is None:
                 raise RetentionRefused(f"--keep-from={what}: no such slot has reserved WAL")
             number = self._number(restart.lsn)
@@ -300,6 +370,11 @@ class _Wishes:
                 "was removed"
             )
         return number
+
+
+def _restart(files: FileSystem, paths: ArchivePaths, name: str) -> WALPosition | None:
+    slots = holding_slots(files, paths)
+    return next((slot.restart for slot in slots if slot.name == name), None)
 
 
 def _record(files: FileSystem, paths: ArchivePaths, plan: Plan) -> None:

@@ -1,7 +1,8 @@
 """The files of an archive's replication slots: one small JSON file for each.
 
 Knows where they are and what is in them; who uses a slot, and when it is written, is not known
-here. Everything but `SlotFiles.load` writes to a disk and belongs into a lane, one at a time.
+here. Everything but `SlotFiles.load` writes to a disk and belongs into a lane, one at a time, and
+to the process that has the slots: see `slot_possession`.
 """
 
 from __future__ import annotations
@@ -68,14 +69,16 @@ class SlotFiles:
         for name in sorted(names):
             slot_name = name.removesuffix(_SUFFIX)
             if slot_name != name and _NAME.fullmatch(slot_name):
-                yield self._read(slot_name)
+                slot = self._read(slot_name)
+                if slot is not None:
+                    yield slot
 
     def store(self, slot: Slot) -> None:
         """Make a slot durable.
 
         :raises OSError: if that fails; what was stored before may be there still, or not.
         """
-        self._make_directory()
+        self.make_directory()
         content = json.dumps(_fields(slot), indent=1) + "\n"
         self._files.store(self._incoming, self._path(slot.name), content.encode())
 
@@ -90,21 +93,11 @@ class SlotFiles:
         except FileNotFoundError:
             return  # Where there is no directory there is no file either.
 
-    def _path(self, name: str) -> str:
-        return join(self._directory, name + _SUFFIX)
+    def make_directory(self) -> None:
+        """Make the directory, durably.
 
-    def _read(self, name: str) -> Slot:
-        path = self._path(name)
-        content = self._files.read(path)
-        try:
-            restart = _restart(json.loads(content))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ArchiveError(
-                f"{path} is damaged ({error}): remove it, and create the replication slot again"
-            ) from error
-        return Slot(name, temporary=False, restart=restart, active_pid=None)
-
-    def _make_directory(self) -> None:
+        :raises OSError: if that fails.
+        """
         # Once in each process, whether they are there or not: a directory that another process
         # made shortly before it was killed need not be durable.
         if self._is_ready:
@@ -114,19 +107,47 @@ class SlotFiles:
             self._files.fsync_directory(dirname(directory))
         self._is_ready = True
 
+    def _path(self, name: str) -> str:
+        return join(self._directory, name + _SUFFIX)
+
+    def _read(self, name: str) -> Slot | None:
+        path = self._path(name)
+        try:
+            content = self._files.read(path)
+        except FileNotFoundError:
+            return None  # dropped since the directory was listed
+        try:
+            return _slot(name, json.loads(content))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArchiveError(
+                f"{path} is damaged ({error}): remove it, and create the replication slot again"
+            ) from error
+
 
 def _fields(slot: Slot) -> dict[str, object]:
-    # Named as READ_REPLICATION_SLOT names them.
+    # Named as READ_REPLICATION_SLOT and pg_replication_slots name them.
     fields: dict[str, object] = {"name": slot.name}
+    if slot.temporary:
+        fields["temporary"] = True
     if slot.restart is not None:
         fields["restart_lsn"] = str(slot.restart.lsn)
         fields["restart_tli"] = slot.restart.timeline
+    if slot.invalidation is not None:
+        fields["invalidation_reason"] = slot.invalidation
     return fields
 
 
-def _restart(fields: object) -> WALPosition | None:
+def _slot(name: str, fields: object) -> Slot:
     if not isinstance(fields, dict):
         raise TypeError("it is not a JSON object")
+    temporary = fields.get("temporary", False)
+    invalidation = fields.get("invalidation_reason")
+    if not isinstance(temporary, bool) or not isinstance(invalidation, str | None):
+        raise TypeError("temporary is not a truth value, or invalidation_reason not a text")
+    return Slot(name, temporary, _restart(fields), None, invalidation)
+
+
+def _restart(fields: dict[str, object]) -> WALPosition | None:
     if "restart_lsn" not in fields:
         return None
     lsn, timeline = fields["restart_lsn"], fields["restart_tli"]

@@ -101,8 +101,7 @@ def _companions(listing: Listing) -> Iterator[str]:
         label = f" ({backup['label']})" if backup["label"] else ""
         yield f"backup  {backup['file']}: needs WAL from {backup['start']} on{label}"
     for slot in listing["slots"]:
-        held = slot["restart_lsn"]
-        yield f"slot  {slot['name']}: " + (f"needs WAL from {held} on" if held else "holds nothing")
+        yield f"slot  {slot['name']}: {_slot(slot)}"
     for reader in listing["readers"]:
         held = reader["restart_lsn"]
         yield f"reader  process {reader['pid']}: " + (f"reads from {held} on" if held else "idle")
@@ -110,6 +109,14 @@ def _companions(listing: Listing) -> Iterator[str]:
         yield f"skipped  {name}: its size is not a segment's"
     for name in listing["foreign"]:
         yield f"foreign  {name}"
+
+
+def _slot(slot: Listing) -> str:
+    held, reason = slot["restart_lsn"], slot["invalidation_reason"]
+    if slot["wal_status"] == "lost":
+        return f"LOST ({reason})" if reason else f"LOST, needs WAL from {held} on"
+    what = f"needs WAL from {held} on" if held else "holds nothing"
+    return f"{what}, temporary" if slot["temporary"] else what
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from os.path import abspath
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.retention import Plan, RetentionPolicy, make_plan, prune
+from walstream.archive.slot_limit import explain
 from walstream.cli.progress import progress
 from walstream.errors import FormatError, RetentionRefused
 from walstream.formats.amounts import in_bytes
@@ -59,6 +60,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="keep what this backup needs; may be repeated",
     )
     parser.add_argument(
+        "--max-slot-wal-keep-size",
+        metavar="SIZE",
+        type=_value(parse_size),
+        help="the most that slots hold back, such as 100GB: those that need more are lost",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="show what would go, and why not more"
     )
 
@@ -71,6 +78,7 @@ def run(arguments: Namespace) -> int:
         keep_from=arguments.keep_from,
         keep_backups=arguments.keep_backups,
         keep_backup=tuple(arguments.keep_backup),
+        max_slot_wal_keep_size=arguments.max_slot_wal_keep_size,
     )
     if not policy:
         sys.stderr.write("walstream prune: say what to keep, such as --keep-age=30d\n")
@@ -87,6 +95,10 @@ def run(arguments: Namespace) -> int:
     except RetentionRefused as error:
         sys.stderr.write(f"walstream prune: {error}\n")
         return REFUSED
+    for slot in plan.lost:
+        what = "would invalidate" if arguments.dry_run else "invalidated"
+        why = explain(slot, plan.oldest)
+        sys.stdout.write(f'{what} obsolete replication slot "{slot.name}": {why}\n')
     sys.stdout.write(_summary(plan, is_over=not arguments.dry_run) + "\n")
     return 0
 

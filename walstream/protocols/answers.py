@@ -7,9 +7,10 @@ from functools import singledispatchmethod
 
 from walstream.errors import CommandError, WALUnavailable
 from walstream.formats.segments import history_file_name
-from walstream.interfaces import ISlotStore, IWALProvider, SystemIdentity, WALPosition
+from walstream.interfaces import ISlotStore, IWALProvider, Slot, SystemIdentity, WALPosition
 from walstream.protocols.settings import SenderSettings, major_version, show
 from walstream.wire import commands, dialect2009
+from walstream.wire.grammar import NEWEST
 from walstream.wire.messages import (
     Column,
     ColumnType,
@@ -22,6 +23,8 @@ from walstream.wire.messages import (
 __all__ = ["Answers"]
 
 _TAG_2009 = "SELECT"
+_REMOVED = "58P01"
+_ATTEMPTS = 5
 
 
 class Answers:
@@ -112,10 +115,7 @@ class Answers:
                 "logical decoding is not available from a WAL archive",
                 hint="Create logical slots on a PostgreSQL server.",
             )
-        restart = self._reservation() if command.reserve_wal else None
-        slot = await self._slots.create(
-            command.name, self._pid, temporary=command.temporary, restart=restart
-        )
+        slot = await self._create(command)
         columns = [
             Column(name, ColumnType.TEXT)
             for name in ("slot_name", "consistent_point", "snapshot_name", "output_plugin")
@@ -135,7 +135,7 @@ class Answers:
         row = (
             "physical" if slot is not None else None,
             str(restart.lsn) if restart is not None else None,
-            str(restart.timeline) if restart is not None else None,
+            str(await self._timeline_of(restart)) if restart is not None else None,
         )
         self._result(columns, row, "READ_REPLICATION_SLOT")
 
@@ -146,8 +146,10 @@ class Answers:
 
     @_answer.register
     async def _alter_slot(self, command: commands.AlterReplicationSlot) -> None:
-        if await self._slots.read(command.name) is None:
+        slot = await self._slots.read(command.name)
+        if slot is None:
             raise CommandError("42704", f'replication slot "{command.name}" does not exist')
+        self._check_usable(slot)
         raise CommandError(
             "0A000", "cannot use ALTER_REPLICATION_SLOT with a physical replication slot"
         )
@@ -177,6 +179,58 @@ class Answers:
         self._send(row_description(columns))
         self._send(data_row([file.name.encode(), file.content]))
         self._send(command_complete(_TAG_2009))
+
+    # Slots.
+
+    async def use_slot(self, name: str) -> str:
+        """Acquire a slot for a stream; its name.
+
+        :raises CommandError: as `ISlotStore.acquire`, and if the slot is lost.
+        """
+        self._check_usable(await self._slots.acquire(name, self._pid))
+        return name
+
+    def _check_usable(self, slot: Slot) -> None:
+        """Refuse a slot that is lost, as far as the version that is announced does.
+
+        PostgreSQL up to 17 lets a client go on that asks for WAL that there is, and the slot is
+        good again once the client has reported a position.
+        """
+        if slot.invalidation is None:
+            return
+        if slot.invalidation == "wal_removed" and self.major < 18:
+            return
+        raise CommandError(
+            "55000",
+            f'can no longer access replication slot "{slot.name}"',
+            detail=f'This replication slot has been invalidated due to "{slot.invalidation}".',
+        )
+
+    async def _create(self, command: commands.CreateReplicationSlot) -> Slot:
+        for attempt in range(_ATTEMPTS):
+            restart = self._reservation() if command.reserve_wal else None
+            try:
+                return await self._slots.create(
+                    command.name, self._pid, temporary=command.temporary, restart=restart
+                )
+            except CommandError as error:
+                if error.sqlstate == "53400" and error.hint and self.major < 17:
+                    error.hint = error.hint.replace('"', "")
+                # The WAL that was to be reserved has gone meanwhile: there is some that has not.
+                if error.sqlstate != _REMOVED or attempt == _ATTEMPTS - 1:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _timeline_of(self, restart: WALPosition) -> int:
+        """On which timeline a position lies in the history of the current one."""
+        history = await self._provider.history(self._provider.end().timeline)
+        return history.timeline_at(restart.lsn)
+
+    @property
+    def major(self) -> int:
+        """The version that is announced, or the newest one."""
+        identity = self._provider.identity
+        return NEWEST if identity is None else major_version(identity.server_version)
 
     # What they have in common.
 

@@ -155,6 +155,8 @@ class WALSender(Session):
         """The session has to end at once, as after pg_terminate_backend."""
         if self.phase is not SenderPhase.CLOSED:
             self._say_goodbye()
+            # It may take the client a while to notice, and the slot is wanted now.
+            self._slots.end_session(self.pid)
 
     def cancel_stream(self) -> None:
         """A CancelRequest names this session: its stream is broken off, the session goes on."""
@@ -173,14 +175,15 @@ class WALSender(Session):
                 self._slots.end_session(self.pid)
 
     async def _execute(self, text: bytes) -> None:
-        command = parse_2009(text) or parse_command(text)
+        answers = self._answers()
+        command = parse_2009(text) or parse_command(text, answers.major)
         match command:
             case StartReplication(start=start, timeline=timeline, slot=slot):
                 await self._start_stream(timeline, start, slot, WALPayload.MODERN)
             case StartReplication2009(start=start):
                 await self._start_stream(None, start, None, WALPayload.DESIGN_2009)
             case _:
-                await self._answers().answer(command)
+                await answers.answer(command)
                 self.become_ready()
 
     def _answers(self) -> Answers:
@@ -188,10 +191,10 @@ class WALSender(Session):
         settings = replace(self._settings, sender_timeout=self._sender_timeout())
         return Answers(self._provider, self._slots, settings, self.pid, self.send)
 
-    def refuse(self, failure: Failure) -> Failure | None:
-        """Show the client why its command failed; the session goes on."""
-        self._release_slot()
-        return super().refuse(failure)
+    def command_failed(self) -> None:
+        """Give up all slots, temporary ones for good: as PostgreSQL does after any error."""
+        self._slot = None
+        self._slots.end_session(self.pid)
 
     def become_ready(self) -> None:
         """The command is done, in whatever way: the next one may come, or goodbye is said."""
@@ -205,10 +208,9 @@ class WALSender(Session):
         self, timeline: int | None, start: LSN, slot: str | None, payload: WALPayload
     ) -> None:
         if slot is not None:
-            await self._slots.acquire(slot, self.pid)
+            self._slot = await self._answers().use_slot(slot)
             if self.phase is SenderPhase.CLOSED:
                 return
-            self._slot = slot
         arrivals = self._limits.arrivals_for(self._settings, self._application_name())
         self.is_delayed = arrivals is not None
         request = await decide(self._provider, timeline, start)

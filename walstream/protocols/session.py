@@ -223,6 +223,7 @@ class Session(Line):
             self.take_copy_data(frame.body)
         elif before is SenderPhase.READY and self.phase is SenderPhase.SKIPPING:
             refusal = "extended query protocol not supported in a replication connection"
+            self.command_failed()
             self.send(messages.error_response("ERROR", "08P01", refusal))
         elif kind == "S":
             self.send(messages.ready_for_query())
@@ -252,6 +253,9 @@ class Session(Line):
         """What the log says of the session when it is over, besides: it follows a figure."""
         return ""
 
+    def command_failed(self) -> None:
+        """The client is about to be shown an error, after which the session goes on."""
+
     def become_ready(self) -> None:
         """The command is done, in whatever way: the next one may come."""
         if self.phase is SenderPhase.CLOSED:
@@ -271,6 +275,7 @@ class Session(Line):
             )
         if not isinstance(error, CommandError):
             return failure
+        self.command_failed()
         self.send(_error_response("ERROR", error) + messages.ready_for_query())
         self.become_ready()
         return None

@@ -11,11 +11,7 @@ from typing import Any
 
 from twisted.internet.endpoints import serverFromString
 
-from walstream.archive.filesystem import FileSystem
-from walstream.archive.lane import ThreadLane
-from walstream.archive.paths import ArchivePaths
 from walstream.archive.reader import ArchiveReader
-from walstream.archive.slots import DirectorySlots
 from walstream.interfaces import ISlotStore, IWALProvider
 from walstream.protocols.downstream import DownstreamSettings
 from walstream.protocols.receiver import ReceiverSettings
@@ -28,6 +24,7 @@ from walstream.services.loop_watch import LoopWatch
 from walstream.services.receive import ReceiverService
 from walstream.services.send import SenderService
 from walstream.services.slot import SlotAction, SlotService
+from walstream.services.slot_care import SlotCare
 from walstream.services.synchronous_watch import StandbyInquiry
 from walstream.upstream import Upstream
 
@@ -37,6 +34,7 @@ _Path = str | os.PathLike[str]
 
 _PLAIN_CARE = ArchiveCare()
 _PLAIN_DOWNSTREAM = DownstreamSettings()
+_PLAIN_SLOT_CARE = SlotCare()
 
 
 def receive(
@@ -78,15 +76,23 @@ def slot(
     return SlotService(UpstreamEndpoint(reactor, upstream), name, action, may_exist=may_exist)
 
 
-def send(reactor: Any, archive: _Path, listen: str, settings: SenderSettings) -> HubService:
+def send(
+    reactor: Any,
+    archive: _Path,
+    listen: str,
+    settings: SenderSettings,
+    *,
+    slot_care: SlotCare = _PLAIN_SLOT_CARE,
+) -> HubService:
     """Serve the directory *archive*, which another process may be filling.
 
     :param listen: a Twisted server endpoint string.
+    :param slot_care: how its slots are kept.
     """
     reader = ArchiveReader(archive, reactor)
-    slots = _slots(reactor, archive)
+    slots, keeper = slot_care.keep(reactor, archive)
     sender = _sender(reactor, reader, slots, listen, settings)
-    return HubService([reader.storage, slots], sender=sender)
+    return HubService([reader.storage, slots, keeper], sender=sender)
 
 
 def hub(
@@ -100,6 +106,7 @@ def hub(
     verbose: bool = False,
     care: ArchiveCare = _PLAIN_CARE,
     downstream: DownstreamSettings = _PLAIN_DOWNSTREAM,
+    slot_care: SlotCare = _PLAIN_SLOT_CARE,
 ) -> HubService:
     """Receive from *upstream* into the directory *archive*, and serve it.
 
@@ -107,9 +114,10 @@ def hub(
     :param listen: a Twisted server endpoint string.
     :param care: how the archive is filled and looked after.
     :param downstream: what is reported and passed on upstream for those who are served.
+    :param slot_care: how its slots are kept.
     """
     directory = care.directory(reactor, archive)
-    slots = _slots(reactor, archive)
+    slots, keeper = slot_care.keep(reactor, archive, directory.assure)
     factory = WALSenderFactory(directory, slots, sender_settings, reactor)
     receiver = ReceiverService(
         UpstreamEndpoint(reactor, upstream),
@@ -122,13 +130,9 @@ def hub(
         downstream=downstream.made_for(factory.standbys, reactor, sender_settings.sender_timeout),
     )
     sender = SenderService(serverFromString(reactor, listen), factory)
-    storage: list[Storage] = [directory.storage, slots, *care.caretakers(reactor, directory)]
+    caretakers = care.caretakers(reactor, directory)
+    storage: list[Storage] = [directory.storage, slots, keeper, *caretakers]
     return HubService(storage, receiver=receiver, sender=sender)
-
-
-def _slots(reactor: Any, archive: _Path) -> DirectorySlots:
-    directory = ArchivePaths(os.path.abspath(archive)).slots
-    return DirectorySlots(directory, FileSystem(), ThreadLane(reactor, "walstream-slots"), reactor)
 
 
 def _sender(

@@ -60,7 +60,7 @@ class ReceiverService(Service):
     :param grace: seconds that a stop in order may take before the connection is cut.
     :param verbose: log each finished segment.
     :param loop_watch: is told from whom the WAL comes.
-    :param downstream: for whom the WAL is received besides: what they have, and what they need.
+    :ivar downstream: for whom the WAL is received besides: what they have, and what they need.
     """
 
     _log = Logger()

@@ -15,6 +15,7 @@ from walstream.archive.filesystem import FileSystem
 from walstream.archive.lane import Lane
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.retention import Plan, RetentionPolicy, prune
+from walstream.archive.slot_limit import explain
 from walstream.errors import WalstreamError
 
 __all__ = ["INTERVAL", "Retention"]
@@ -28,6 +29,7 @@ class Retention:
 
     Whatever keeps it from doing so is logged, and it is tried again: streaming goes on.
 
+    :ivar last_plan: what was removed last, and why not more; None before.
     :param lane: a thread of its own; closed with it.
     :param now: the time of the files, in seconds since 1970.
     :param assure: proves that the archive still is ours, or raises `ArchiveLost`.
@@ -51,6 +53,7 @@ class Retention:
         self._now = now
         self._assure = assure
         self._last_words = ""
+        self.last_plan: Plan | None = None
         self._look_again = LoopingCall(self._look)
         self._look_again.clock = clock
 
@@ -78,6 +81,13 @@ class Retention:
 
     def _pruned(self, plan: Plan) -> None:
         self._last_words = ""
+        self.last_plan = plan
+        for slot in plan.lost:
+            self._log.warn(
+                'invalidated obsolete replication slot "{slot}": {why}',
+                slot=slot.name,
+                why=explain(slot, plan.oldest),
+            )
         if plan.removed:
             self._log.info(
                 "removed {count} old segment files, {bytes} bytes; {kept} stays: {reason}",

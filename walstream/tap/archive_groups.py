@@ -97,6 +97,12 @@ class RetentionOptions(CommandOptions):
         ["keep-size", None, None, "Keep the newest segments of so many bytes, such as 500GB."],
         ["keep-from", None, None, "Keep everything from a segment, an LSN or slot:NAME on."],
         ["keep-backups", None, None, "Keep what the newest so many backups need."],
+        [
+            "max-slot-wal-keep-size",
+            None,
+            None,
+            "The most that slots hold back, such as 100GB: those that need more are lost.",
+        ],
     ]
 
     _kept_backups: tuple[str, ...] = ()
@@ -117,7 +123,13 @@ class RetentionOptions(CommandOptions):
             keep_from=self["keep-from"],
             keep_backups=self.checked("keep-backups", parse_count),
             keep_backup=self._kept_backups,
+            max_slot_wal_keep_size=self.checked("max-slot-wal-keep-size", parse_size),
         )
+        if self["max-slot-wal-keep-size"] is not None and not self.retention:
+            raise usage.UsageError(
+                "--max-slot-wal-keep-size limits what slots hold back of what is removed: say what "
+                "to keep too, such as --keep-age=30d"
+            )
 
 
 class CareOptions(CompressionOptions, RetentionOptions, ArchiveOptions):

@@ -10,6 +10,7 @@ from walstream.tap.archive_groups import ArchiveOptions, CareOptions
 from walstream.tap.group import CommandOptions
 from walstream.tap.peer_groups import ListenOptions, UpstreamOptions
 from walstream.tap.report_group import ReportOptions
+from walstream.tap.slot_groups import SlotOptions
 from walstream.tap.values import one_of, seconds, whole_number
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class ReceiveOptions(UpstreamOptions, CareOptions):
         return self.checked("endpos", LSN.parse)
 
 
-class SendOptions(ListenOptions, ArchiveOptions):
+class SendOptions(ListenOptions, SlotOptions, ArchiveOptions):
     """twistd walstream send"""
 
     synopsis = "--archive=DIR --listen=ENDPOINT [options]"
@@ -83,7 +84,7 @@ class SendOptions(ListenOptions, ArchiveOptions):
     makes_archive = False
 
 
-class HubOptions(ListenOptions, ReportOptions, CareOptions):
+class HubOptions(ListenOptions, SlotOptions, ReportOptions, CareOptions):
     """twistd walstream hub"""
 
     synopsis = "--upstream=CONNINFO --archive=DIR --listen=ENDPOINT [options]"

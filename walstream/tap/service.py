@@ -59,6 +59,7 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 options.archive,
                 options.listen,
                 with_room_for_clients(options.sender_settings),
+                slot_care=options.slot_care,
             )
         case HubOptions():
             return assembly.hub(
@@ -71,5 +72,6 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 verbose=bool(options["verbose"]),
                 care=options.care,
                 downstream=options.downstream,
+                slot_care=options.slot_care,
             )
     raise AssertionError(f"no service for {options!r}")

@@ -30,6 +30,7 @@ from walstream.wire.commands import (
 from walstream.wire.lexer import Kind, syntax_error, tokens
 
 __all__ = [
+    "NEWEST",
     "AlterReplicationSlot",
     "BaseBackup",
     "Command",
@@ -47,13 +48,18 @@ __all__ = [
 ]
 
 
-def parse_command(text: bytes) -> Command:
+#: The newest major version whose grammar is known.
+NEWEST: Final = 18
+
+
+def parse_command(text: bytes, major: int = NEWEST) -> Command:
     """The command that *text* is.
 
+    :param major: the version of PostgreSQL whose commands are known.
     :raises CommandError: 0A000 if it does not begin with the name of a command, which makes it
         SQL in PostgreSQL's eyes; 42601 if it goes on as no command does.
     """
-    parser = _Parser(text)
+    parser = _Parser(text, major)
     command = parser.command()
     parser.end()
     return command
@@ -66,13 +72,14 @@ _REDUNDANT: Final = "conflicting or redundant options"
 class _Parser:
     # Recursive descent with one token of look-ahead; a method for each rule of the grammar.
 
-    def __init__(self, text: bytes) -> None:
+    def __init__(self, text: bytes, major: int) -> None:
+        self._major = major
         self._tokens = tokens(text)
         self._token = next(self._tokens)
 
     def command(self) -> Command:
         rule = _COMMANDS.get(self._token.value) if self._token.kind is Kind.KEYWORD else None
-        if rule is None:
+        if rule is None or self._major < _SINCE.get(self._token.value, 0):
             raise CommandError(
                 "0A000", "cannot execute SQL commands in WAL sender for physical replication"
             )
@@ -114,7 +121,9 @@ class _Parser:
                 name, temporary, plugin=plugin, options=_unique(self._create_options(), _REDUNDANT)
             )
         self._expect(Kind.KEYWORD, "PHYSICAL")
-        return CreateReplicationSlot(name, temporary, _reserve_wal(self._create_options()))
+        return CreateReplicationSlot(
+            name, temporary, _reserve_wal(self._create_options(), self._major)
+        )
 
     def read_replication_slot(self) -> Command:
         return ReadReplicationSlot(self._dotted_name())
@@ -122,7 +131,7 @@ class _Parser:
     def alter_replication_slot(self) -> Command:
         name = self._name()
         self._expect(Kind.SYMBOL, "(")
-        return AlterReplicationSlot(name, _unique(self._options(), _REDUNDANT))
+        return AlterReplicationSlot(name, _alterations(self._options(), self._major))
 
     def drop_replication_slot(self) -> Command:
         return DropReplicationSlot(self._name(), self._keyword("WAIT"))
@@ -231,6 +240,9 @@ _COMMANDS: Final[Mapping[str | int, Callable[[_Parser], Command]]] = {
     "UPLOAD_MANIFEST": _Parser.upload_manifest,
 }
 
+# What older versions take for SQL.
+_SINCE: Final[Mapping[str | int, int]] = {"ALTER_REPLICATION_SLOT": 17, "UPLOAD_MANIFEST": 17}
+
 _LEGACY_OPTIONS: Final[Mapping[str | int, _Option]] = {
     "EXPORT_SNAPSHOT": ("snapshot", "export"),
     "NOEXPORT_SNAPSHOT": ("snapshot", "nothing"),
@@ -239,7 +251,9 @@ _LEGACY_OPTIONS: Final[Mapping[str | int, _Option]] = {
     "USE_SNAPSHOT": ("snapshot", "use"),
 }
 
-_LOGICAL_OPTIONS: Final = frozenset({"failover", "snapshot", "two_phase"})
+# Options of logical slots, and the version from which on they can be given, and altered.
+_LOGICAL_OPTIONS: Final = {"failover": 17, "snapshot": 0, "two_phase": 0}
+_ALTERABLE: Final = {"failover": 17, "two_phase": 18}
 _TRUE: Final = frozenset({None, 1, "true", "on"})
 _FALSE: Final = frozenset({0, "false", "off"})
 
@@ -253,16 +267,26 @@ def _unique(options: list[_Option], complaint: str) -> Mapping[str, OptionValue]
     return unique
 
 
-def _reserve_wal(options: list[_Option]) -> bool:
+def _reserve_wal(options: list[_Option], major: int) -> bool:
     # As `parseCreateReplSlotOptions` for a physical slot, which has this one option.
     wanted = False
     for name, value in _unique(options, _REDUNDANT).items():
-        if name in _LOGICAL_OPTIONS:
+        if _LOGICAL_OPTIONS.get(name, major + 1) <= major:
             raise CommandError("42601", _REDUNDANT)
         if name != "reserve_wal":
             raise CommandError("XX000", f"unrecognized option: {name}")
         wanted = _boolean(name, value)
     return wanted
+
+
+def _alterations(options: list[_Option], major: int) -> Mapping[str, OptionValue]:
+    # As `ParseAlterReplSlotOptions`.
+    unique = _unique(options, _REDUNDANT)
+    for name, value in unique.items():
+        if _ALTERABLE.get(name, major + 1) > major:
+            raise CommandError("XX000", f"unrecognized option: {name}")
+        _boolean(name, value)
+    return unique
 
 
 def _boolean(name: str, value: OptionValue) -> bool:

@@ -18,10 +18,10 @@ __all__ = [
     "configure",
     "count",
     "follow",
-    "hub_of",
     "insert",
     "replication",
-    "sender_of",
+    "running_hub",
+    "running_sender",
     "switch_and_crash",
     "walreceiver",
 ]
@@ -67,7 +67,7 @@ def follow(standby: Cluster, primary: Cluster) -> None:
     configure(standby, primary_conninfo=primary.conninfo())
 
 
-def hub_of(upstream: str, archive: Path, *options: str, port: int | None = None) -> Serving:
+def running_hub(upstream: str, archive: Path, *options: str, port: int | None = None) -> Serving:
     """A hub that has connected; its log is beside the archive."""
     log = archive.with_suffix(".log")
     hub = Serving("hub", "-d", upstream, "-D", archive, *options, log=log, port=port)
@@ -79,7 +79,7 @@ def hub_of(upstream: str, archive: Path, *options: str, port: int | None = None)
     return hub
 
 
-def sender_of(archive: Path, *options: str) -> Serving:
+def running_sender(archive: Path, *options: str) -> Serving:
     """``walstream send``."""
     return Serving("send", "-D", archive, *options, log=archive.with_suffix(".send.log"))
 

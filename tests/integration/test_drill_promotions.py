@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.integration.chain import await_true, switch_and_crash
 from tests.integration.load import finished_segments
 from tests.integration.test_drill_hub_failover import hub_of, start_behind, walreceivers
-from tests.integration.test_timelines import (
-    assert_contiguous,
-    await_true,
-    ranges,
-    switch_and_crash,
-)
+from tests.integration.test_timelines import assert_contiguous, ranges
 from tests.servers import Clusters
 from tests.servers.comparing import await_end, differing
 from tests.servers.daemon import Serving

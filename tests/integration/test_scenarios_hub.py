@@ -23,9 +23,9 @@ from tests.integration.chain import (
     await_true,
     configure,
     count,
-    hub_of,
     insert,
     replication,
+    running_hub,
     walreceiver,
 )
 from tests.servers import Clusters, every_version, on_versions
@@ -38,7 +38,7 @@ def test_both_ends_of_a_cascade_are_equal(clusters: Clusters, tmp_path: Path) ->
     """001_stream_rep: primary, hub, standby, cascading standby; 016_min_consistency."""
     # Without full_page_writes no base backup can be taken of a standby.
     primary = clusters.primary(settings={"full_page_writes": "on"})
-    with hub_of(primary.conninfo(), tmp_path / "archive") as hub:
+    with running_hub(primary.conninfo(), tmp_path / "archive") as hub:
         first = clusters.standby(primary, hub.conninfo(), "first")
         second = clusters.standby(first, name="second")
         primary.query("CREATE SEQUENCE plain")
@@ -121,7 +121,7 @@ def test_a_replication_connection_is_a_standbys(clusters: Clusters, tmp_path: Pa
     primary = clusters.primary()
     standby = clusters.standby(primary)
     with (
-        hub_of(primary.conninfo(), tmp_path / "archive") as hub,
+        running_hub(primary.conninfo(), tmp_path / "archive") as hub,
         replication(standby.conninfo(application_name="x")) as theirs,
         replication(hub.conninfo(application_name="x")) as ours,
     ):
@@ -164,8 +164,8 @@ def test_which_host_is_chosen(clusters: Clusters, tmp_path: Path) -> None:
     primary = clusters.primary()
     upstream = primary.conninfo()
     with (
-        hub_of(upstream, tmp_path / "one") as one,
-        hub_of(upstream, tmp_path / "two") as two,
+        running_hub(upstream, tmp_path / "one") as one,
+        running_hub(upstream, tmp_path / "two") as two,
     ):
         for wanted, ports, chosen in (
             ("any", (primary, one), primary),
@@ -225,7 +225,7 @@ def test_a_delayed_a_sleeping_and_a_plain_standby(clusters: Clusters, tmp_path: 
     insert(primary, 10)
     archive = tmp_path / "archive"
     delay = 2.0
-    with hub_of(primary.conninfo(), archive, "--compress", "zstd") as hub:
+    with running_hub(primary.conninfo(), archive, "--compress", "zstd") as hub:
         plain, delayed, sleeper = (
             clusters.standby(primary, hub.conninfo(application_name=name), name)
             for name in ("plain", "delayed", "sleeper")
@@ -268,7 +268,7 @@ def test_a_backend_is_killed(clusters: Clusters, tmp_path: Path) -> None:
     """013_crash_restart: the server starts all its processes anew; hub and standby go on."""
     primary = clusters.primary()
     insert(primary, 10)
-    with hub_of(primary.conninfo(), tmp_path / "archive") as hub:
+    with running_hub(primary.conninfo(), tmp_path / "archive") as hub:
         standby = clusters.standby(primary, hub.conninfo())
         before = walreceiver(standby)
         with suppress(psycopg.Error), primary.connect() as victim:
@@ -299,7 +299,7 @@ class TwoNodes:
         self.primary = clusters.primary(settings={"max_prepared_transactions": 10, **KEEP})
         self.standby = clusters.standby(self.primary)
         upstream = any_of(self.primary, self.standby, target_session_attrs="read-write")
-        self.hub = hub_of(upstream, tmp_path / "archive")
+        self.hub = running_hub(upstream, tmp_path / "archive")
         self.standby.configure({"synchronous_standby_names": "walstream"})
         self._follow(self.standby)
         self.standby.restart()

@@ -18,9 +18,9 @@ from tests.integration.chain import (
     any_of,
     await_true,
     count,
-    hub_of,
     insert,
-    sender_of,
+    running_hub,
+    running_sender,
     switch_and_crash,
     walreceiver,
 )
@@ -58,7 +58,7 @@ def test_promotions_are_followed_without_a_restart(
     late = stopped_standby(clusters, first, "late")
     archive = tmp_path / "archive"
     upstream = any_of(first, second, third, target_session_attrs="read-write")
-    with hub_of(upstream, archive) as hub:
+    with running_hub(upstream, archive) as hub:
         for standby in (second, third):
             standby.configure({"primary_conninfo": hub.conninfo()})
             standby.reload()
@@ -103,7 +103,7 @@ def test_a_record_lost_its_end(clusters: Clusters, tmp_path: Path) -> None:
     insert(primary)
     archive = tmp_path / "archive"
     late = stopped_standby(clusters, primary, "late")
-    with hub_of(primary.conninfo(), archive) as hub:
+    with running_hub(primary.conninfo(), archive) as hub:
         standby = clusters.standby(primary, hub.conninfo())
         before = walreceiver(standby)
         die_in_a_record(primary, archive)
@@ -112,7 +112,7 @@ def test_a_record_lost_its_end(clusters: Clusters, tmp_path: Path) -> None:
         standby.wait_for_replay(end)
         assert walreceiver(standby) == before
         assert hub.stop() == 0
-    with sender_of(archive) as sender:
+    with running_sender(archive) as sender:
         late.follow(sender.conninfo())
         late.start()
         late.wait_for_replay(end)
@@ -137,7 +137,7 @@ def test_the_next_timeline_lacks_a_record_begun(clusters: Clusters, tmp_path: Pa
     insert(primary)
     upstream = any_of(primary, successor, target_session_attrs="read-write")
     late = stopped_standby(clusters, primary, "late")
-    with hub_of(upstream, archive) as hub:
+    with running_hub(upstream, archive) as hub:
         other = clusters.standby(primary, hub.conninfo(), "other")
         walreceiver(other)
         die_in_a_record(primary, archive)

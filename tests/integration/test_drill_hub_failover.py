@@ -6,8 +6,8 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.integration.chain import any_of, await_true
 from tests.integration.test_drill_failover import load
-from tests.integration.test_timelines import any_of, await_true
 from tests.servers import Clusters, every_version
 from tests.servers.clusters import fill
 from tests.servers.comparing import differing

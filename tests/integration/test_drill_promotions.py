@@ -8,15 +8,10 @@ from threading import Thread
 
 import psycopg
 
+from tests.integration.chain import any_of, await_true, switch_and_crash
 from tests.integration.load import await_segments, finished_segments
 from tests.integration.test_drill_hub_failover import hub_of, start_behind, walreceivers
-from tests.integration.test_timelines import (
-    any_of,
-    assert_contiguous,
-    await_true,
-    ranges,
-    switch_and_crash,
-)
+from tests.integration.test_timelines import assert_contiguous, ranges
 from tests.servers import Clusters
 from tests.servers.comparing import await_end, differing
 from tests.servers.daemon import Serving, wait_until

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.integration.chain import await_true
 from tests.integration.test_drill_failover import load
 from tests.integration.test_drill_hub_failover import hub_of
-from tests.integration.test_timelines import await_true
 from tests.servers import Clusters
 from tests.servers.daemon import wait_until
 from tests.torture.recovery import find_losses

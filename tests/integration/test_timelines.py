@@ -7,16 +7,14 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from threading import Thread
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 
+from tests.integration.chain import KEEP, any_of, follow, switch_and_crash
 from tests.integration.load import await_segments, finished_segments, identical
 from tests.servers import Clusters, every_version
 from tests.servers.daemon import Serving, Walstream, wait_until
-from walstream.embedded import Cluster
-
-KEEP = {"wal_keep_size": "1GB"}
 
 
 @every_version
@@ -63,14 +61,6 @@ def test_a_hub_leads_its_standby_over(clusters: Clusters, tmp_path: Path) -> Non
         assert last.query("SELECT count(*) FROM numbers") == [(100000,)]
 
 
-def any_of(*clusters: Cluster, **parameters: str) -> str:
-    """A connection string that names several servers."""
-    ports = ",".join(str(cluster.port) for cluster in clusters)
-    hosts = ",".join(["127.0.0.1"] * len(clusters))
-    more = " ".join(f"{name}={value}" for name, value in parameters.items())
-    return f"host={hosts} port={ports} user=postgres {more}"
-
-
 def ranges(archive: Path) -> list[dict[str, Any]]:
     """What the archive's ledger says that it holds."""
     found: list[dict[str, Any]] = json.loads((archive / ".walstream" / "ledger.json").read_text())[
@@ -91,30 +81,6 @@ def assert_contiguous(archive: Path, *timelines: int) -> None:
     assert numbers == set(range(min(numbers), max(numbers) + 1))
     for timeline in timelines[1:]:
         assert (archive / f"{timeline:08X}.history").exists()
-
-
-def await_true(cluster: Cluster, query: LiteralString, *values: object) -> None:
-    """Wait until a query says true."""
-    wait_until(lambda: cluster.query(query, *values) == [(True,)], query)
-
-
-def switch_and_crash(primary: Cluster, *standbys: Cluster) -> None:
-    """End the primary where its WAL ends with a segment, and all have it."""
-    primary.query("SELECT pg_logical_emit_message(true, 'last', 'words')")
-    with primary.connect() as connection:
-        connection.execute("SELECT pg_switch_wal()")
-        row = connection.execute("SELECT pg_current_wal_lsn()").fetchone()
-        assert row is not None
-    received = "SELECT pg_last_wal_receive_lsn() >= %s::pg_lsn"
-    for standby in standbys:
-        await_true(standby, received, row[0])
-    primary.kill()
-
-
-def follow(standby: Cluster, primary: Cluster) -> None:
-    """Have a standby follow another primary."""
-    standby.configure({"primary_conninfo": primary.conninfo()})
-    standby.reload()
 
 
 def test_promotions_on_a_segment_boundary(clusters: Clusters, tmp_path: Path) -> None:

@@ -131,6 +131,15 @@ class ShowTests(AnswersCase):
         self.settings = SenderSettings(sender_timeout=5)
         self.assertIn(row(b"5s"), self.answer("SHOW wal_sender_timeout"))
 
+    def test_all(self) -> None:
+        """Each with its name, its value and no description, as PostgreSQL's three columns."""
+        answer = self.answer("SHOW ALL")
+        columns = described(("name", TEXT), ("setting", TEXT), ("description", TEXT))
+        self.assertTrue(answer.startswith(columns))
+        self.assertIn(row(b"wal_segment_size", b"1MB", None), answer)
+        self.assertIn(row(b"wal_level", b"replica", None), answer)
+        self.assertTrue(answer.endswith(complete("SHOW")))
+
     def test_unknown(self) -> None:
         """A parameter that there is not is an error, in PostgreSQL's words."""
         error = self.refusal("SHOW nosuch.thing")

@@ -190,6 +190,31 @@ class EmptySinkTests(StartCase):
         self.assertEqual(self.sink.history_files, {2: HISTORY_2, 3: HISTORY_3})
         self.assertTrue(any("00000002.history" in text for text in texts))
 
+    def test_timelines_in_between(self) -> None:
+        """Standbys ask for the files of all numbers, also of timelines that are no ancestors."""
+        self.server(4, "0/712345")
+        history_4 = history(4, (1, LSN.parse("0/300000"))).format()
+        self.asked.answers["TIMELINE_HISTORY 4"] = [b"00000004.history", history_4]
+        self.asked.answers["TIMELINE_HISTORY 3"] = ServerError("ERROR", "58P01", "no such file")
+        texts = capture_log(self)
+        self.start()
+        self.assertEqual(self.sink.history_files, {2: HISTORY_2, 4: history_4})
+        self.assertTrue(any("the server has no 00000003.history" in text for text in texts))
+        self.asked.asked.clear()
+        self.start()
+        self.assertNotIn("TIMELINE_HISTORY 2", self.asked.asked)
+
+    def test_few_are_asked_for(self) -> None:
+        """A number is cheap to say."""
+        self.server(4_000_000_000, "0/712345")
+        newest = history(4_000_000_000, (1, LSN.parse("0/300000"))).format()
+        self.asked.answers["TIMELINE_HISTORY 4000000000"] = [b"EE6B2800.history", newest]
+        missing = ServerError("ERROR", "58P01", "no such file")
+        for timeline in range(2, 200):
+            self.asked.answers[f"TIMELINE_HISTORY {timeline}"] = missing
+        self.start()
+        self.assertLess(len(self.asked.asked), 110)
+
     def test_own_file_is_missing(self) -> None:
         """Without its own history a server cannot be followed."""
         self.server(2, "0/712345")

@@ -8,7 +8,7 @@ from functools import singledispatchmethod
 from walstream.errors import CommandError, WALUnavailable
 from walstream.formats.segments import history_file_name
 from walstream.interfaces import ISlotStore, IWALProvider, Slot, SystemIdentity, WALPosition
-from walstream.protocols.settings import SenderSettings, major_version, show
+from walstream.protocols.settings import SenderSettings, major_version, parameters, show
 from walstream.wire import commands, dialect2009
 from walstream.wire.grammar import NEWEST
 from walstream.wire.messages import (
@@ -82,10 +82,20 @@ class Answers:
 
     @_answer.register
     async def _show(self, command: commands.Show) -> None:
+        if command.name.lower() == "all":
+            self._show_all()
+            return
         value = show(command.name, self._identity(), self._settings)
         if value is None:
             raise CommandError("42704", f'unrecognized configuration parameter "{command.name}"')
         self._result([Column(command.name, ColumnType.TEXT)], (value,), "SHOW")
+
+    def _show_all(self) -> None:
+        names = ("name", "setting", "description")
+        self._send(row_description([Column(name, ColumnType.TEXT) for name in names]))
+        for name, value in parameters(self._identity(), self._settings).items():
+            self._send(data_row([name.encode(), value.encode(), None]))
+        self._send(command_complete("SHOW"))
 
     @_answer.register
     async def _timeline_history(self, command: commands.FetchTimelineHistory) -> None:

@@ -16,6 +16,7 @@ __all__ = [
     "duration",
     "major_version",
     "parameter_status",
+    "parameters",
     "show",
     "version_number",
 ]
@@ -67,9 +68,9 @@ class SenderSettings:
         return named.get(name.lower(), named.get("*", 0.0))
 
 
-def show(name: str, identity: SystemIdentity, settings: SenderSettings) -> str | None:
-    """The value of a configuration parameter as SHOW words it; None if there is no such one."""
-    values = {
+def parameters(identity: SystemIdentity, settings: SenderSettings) -> dict[str, str]:
+    """The configuration parameters that SHOW knows, by their names, as SHOW words them."""
+    return {
         "data_directory_mode": "0700",
         "default_transaction_read_only": "off",
         "hot_standby": "on",
@@ -88,7 +89,11 @@ def show(name: str, identity: SystemIdentity, settings: SenderSettings) -> str |
         "wal_segment_size": identity.segment_size.setting(),
         "wal_sender_timeout": _duration(settings.sender_timeout),
     }
-    return values.get(name.lower())
+
+
+def show(name: str, identity: SystemIdentity, settings: SenderSettings) -> str | None:
+    """The value of a configuration parameter as SHOW words it; None if there is no such one."""
+    return parameters(identity, settings).get(name.lower())
 
 
 def parameter_status(identity: SystemIdentity, client: Mapping[str, str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ off before our end are refused, with both positions named.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 from twisted.logger import Logger
 
@@ -22,6 +23,9 @@ from walstream.protocols.questions import Questions
 __all__ = ["StreamStart", "check_descent", "follow_timeline", "start_2009", "start_modern"]
 
 _log = Logger()
+
+# A server's timeline is any number of 32 bits, and each in between is a question at each connect.
+_SIDELINES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,10 @@ async def follow_timeline(questions: Questions, sink: IWALSink, server: WALPosit
         if ancestor.timeline > 1 and ancestor.timeline not in sink.histories():
             copied = TimelineHistory(ancestor.timeline, history.ancestors[:index])
             await _fetch_ancestor(questions, sink, copied)
+    sidelines = (each for each in range(2, server.timeline) if each not in history)
+    for timeline in islice(sidelines, _SIDELINES):
+        if timeline not in sink.histories():
+            await _fetch_sideline(questions, sink, timeline)
 
 
 async def _history_file(questions: Questions, sink: IWALSink, timeline: int) -> bytes:
@@ -204,6 +212,27 @@ async def _fetch_ancestor(questions: Questions, sink: IWALSink, copied: Timeline
             error=str(error),
         )
     await sink.store_history(copied.timeline, content)
+
+
+async def _fetch_sideline(questions: Questions, sink: IWALSink, timeline: int) -> None:
+    """Get the history file of a timeline that is no ancestor, but has a number in between.
+
+    Whoever goes from an older timeline to this one asks for the files of all numbers: a standby
+    fetches each (``WalRcvFetchTimeLineHistoryFiles``), a recovery ends its search for the newest
+    timeline at the first that is missing (``findNewestTimeLine``).
+    """
+    try:
+        content = await questions.timeline_history(timeline)
+    except ServerError as error:
+        _log.info(
+            "the server has no {name}, of a timeline that it does not descend from; without that "
+            "file standbys and recoveries do not get from an older timeline to the server's: "
+            "{error}",
+            name=history_file_name(timeline),
+            error=str(error),
+        )
+        return
+    await sink.store_history(timeline, content)
 
 
 async def _read_slot(questions: Questions, slot: str | None) -> WALPosition | None:

@@ -47,7 +47,7 @@ class Chain:
         self.hubs: list[Serving] = []
 
     def __enter__(self) -> Self:
-        self.primary = self._clusters.primary()
+        self.primary = self._clusters.primary(settings={"wal_keep_size": "256MB"})
         for place in range(self._number):
             self.hubs.append(self._start(place))
             self.hubs[place].await_text("starting log streaming")

@@ -211,6 +211,22 @@ class SyncSoonTests(PromptCase):
         self.successResultOf(ready)
         cursor.close()
 
+    def test_followed_and_looked_at(self) -> None:
+        """Somebody looks just when the lane is about to tell: the next time it tells again."""
+        self.begin_stream()
+
+        def look() -> bool:
+            return self.archive.flushed > 0
+
+        self.archive._sink.stream_is_followed = look  # type: ignore[method-assign]
+        self.is_enough = True
+        for count in (100, 200, 300):
+            self.receive(100)
+            self.archive.sync_soon()
+            self.writing.work()
+            self.assertEqual(self.flushed[-1], count)
+            self.archive._sink.stream_is_followed = lambda: True  # type: ignore[method-assign]
+
     def test_finish_after_enough(self) -> None:
         """What only the thread knows is not synced again at the end."""
         self.begin_stream()

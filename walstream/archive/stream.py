@@ -270,9 +270,11 @@ class Stream:
 
     def catch_up(self) -> None:
         """Learn how far the lane has come."""
+        # First of all: the lane may be about to tell of what is learned here without it.
+        self._reactor_is_told = False
         if not self._has_news:
             return
-        self._has_news = self._reactor_is_told = False  # before the news are looked at
+        self._has_news = False  # before the news are looked at
         if self._news is not None and self.failure is None:
             end, segment = self._news
             try:

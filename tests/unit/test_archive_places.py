@@ -6,12 +6,17 @@ import fcntl
 import os
 from pathlib import Path
 
+from twisted.internet.task import Clock
+
 from tests.unit.archives import SIZE, START, ArchiveCase, DirectoryCase
 from tests.unit.log_capture import capture_log
 from walstream.archive.places import Place, Places
 from walstream.archive.readers import ReaderFile, active_readers, retention_lock
+from walstream.archive.retention import RetentionPolicy, prune
+from walstream.archive.slot_files import SlotFiles
+from walstream.archive.trail import MOMENT
 from walstream.formats.lsn import LSN
-from walstream.interfaces import WALPosition
+from walstream.interfaces import Slot, WALPosition
 from walstream.testing.disk import ManualLane
 
 
@@ -134,6 +139,102 @@ class PlacesTests(DirectoryCase):
         self.successResultOf(self.places.close())
         place.leave()
         self.assertEqual(os.listdir(self.paths.readers), [])
+
+
+class TrailTests(DirectoryCase):
+    """A client that is gone for a moment finds what it was reading. (L15)"""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock = Clock()
+        self.clock.advance(1000.5)
+        self.places = Places(self.files, self.paths, ManualLane(), self.clock)
+        self.addCleanup(self.places.close)
+
+    def told(self) -> tuple[WALPosition | None, WALPosition | None]:
+        """What others know: what is read now, and what was a moment ago."""
+        (reader,) = active_readers(self.files, self.paths)
+        self.assertTrue(reader.is_clear)
+        return reader.position, reader.lately
+
+    def enter(self, number: int) -> Place:
+        """A cursor begins to read."""
+        return self.successResultOf(self.places.enter(position(number)))
+
+    def pass_time(self, seconds: int) -> None:
+        """So many seconds pass."""
+        self.clock.pump([1] * seconds)
+
+    def test_who_has_left(self) -> None:
+        """Its WAL is held for a moment longer, and then not."""
+        self.enter(6).leave()
+        self.assertEqual(self.told(), (None, position(6)))
+        self.pass_time(MOMENT - 1)
+        self.assertEqual(self.told(), (None, position(6)))
+        self.pass_time(3)
+        self.assertEqual(self.told(), (None, None))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_who_goes_on(self) -> None:
+        """What it was sent in the last moment need not have arrived."""
+        place = self.enter(6)
+        place.move(position(7))
+        self.pass_time(MOMENT // 2)
+        place.move(position(8))
+        place.move(position(9))
+        self.assertEqual(self.told(), (position(9), position(6)))
+        self.pass_time(MOMENT // 2 + 2)
+        self.assertEqual(self.told(), (position(9), position(7)))
+        self.pass_time(MOMENT)
+        self.assertEqual(self.told(), (position(9), None))
+
+    def test_what_is_read_anyway(self) -> None:
+        """Is not told twice."""
+        self.enter(5)
+        self.enter(6).leave()
+        self.assertEqual(self.told(), (position(5), None))
+
+    def test_between_two_timelines(self) -> None:
+        """A prune in the moment between two streams leaves what the second one asks for."""
+        for number in range(3, 10):
+            self.put_segment(number)
+        place = self.enter(6)
+        self.enter(9)
+        place.leave()
+        prune(self.files, self.paths, RetentionPolicy(keep_from="readers"), 0.0)
+        self.assertEqual(self.names()[0], self.name(6))
+        self.pass_time(MOMENT + 2)
+        prune(self.files, self.paths, RetentionPolicy(keep_from="readers"), 0.0)
+        self.assertEqual(self.names()[0], self.name(9))
+
+    def test_a_slot_that_is_lost(self) -> None:
+        """Then nobody waits for the client that used it to come back."""
+        for number in range(3, 10):
+            self.put_segment(number)
+        restart = position(6)
+        SlotFiles(self.files, self.paths.slots).store(Slot("s", False, restart, None))
+        self.enter(6).leave()
+        policy = RetentionPolicy(keep_from="readers", max_slot_wal_keep_size=0)
+        prune(self.files, self.paths, policy, 0.0)
+        self.assertEqual(self.names()[0], self.name(9))
+
+    def test_the_end(self) -> None:
+        """Nothing is left behind, not even a timer."""
+        place = self.enter(6)
+        place.move(position(7))
+        self.successResultOf(self.places.close())
+        place.leave()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(os.listdir(self.paths.readers), [])
+
+    def test_torn(self) -> None:
+        """Half of what is told is not understood as nothing."""
+        self.enter(6).move(position(7))
+        (path,) = Path(self.paths.readers).iterdir()
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + b"x")
+        (reader,) = active_readers(self.files, self.paths)
+        self.assertFalse(reader.is_clear)
 
 
 class ArchiveTests(ArchiveCase):

@@ -55,15 +55,20 @@ def slot_holds(slots: Iterable[Slot], size: SegmentSize) -> Iterator[Hold]:
             )
 
 
-def claims(files: FileSystem, paths: ArchivePaths, size: SegmentSize) -> Iterator[Hold]:
-    """What slots and readers need, whatever a policy says; errors as theirs."""
+def claims(
+    files: FileSystem, paths: ArchivePaths, size: SegmentSize, *, lately: bool = True
+) -> Iterator[Hold]:
+    """What slots and readers need, whatever a policy says; see `reader_holds`."""
     yield from slot_holds(holding_slots(files, paths), size)
-    yield from reader_holds(files, paths, size)
+    yield from reader_holds(files, paths, size, lately=lately)
 
 
-def reader_holds(files: FileSystem, paths: ArchivePaths, size: SegmentSize) -> Iterator[Hold]:
+def reader_holds(
+    files: FileSystem, paths: ArchivePaths, size: SegmentSize, *, lately: bool = True
+) -> Iterator[Hold]:
     """What readers need, whatever a policy says.
 
+    :param lately: whether what they needed a moment ago counts.
     :raises RetentionRefused: if what somebody needs cannot be told.
     """
     for reader in active_readers(files, paths):
@@ -77,6 +82,12 @@ def reader_holds(files: FileSystem, paths: ArchivePaths, size: SegmentSize) -> I
                 size.number(reader.position.lsn),
                 f"process {reader.pid} serves WAL from {reader.position.lsn} on timeline "
                 f"{reader.position.timeline} on to a client",
+            )
+        if lately and reader.lately is not None:
+            yield Hold(
+                size.number(reader.lately.lsn),
+                f"process {reader.pid} served WAL from {reader.lately.lsn} on a moment ago, and "
+                "the client may ask for it again",
             )
 
 

@@ -2,7 +2,8 @@
 
 Each cursor has a place; what is told is the one that is furthest back, before the first byte is
 read from there. Places that move forward are told of soon, since to hold back more than is needed
-does no harm.
+does no harm. Where places were a moment ago is told too: a client that lost its connection, or goes
+over to another timeline, comes back and asks again for the segment that it was in.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from threading import Lock
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -18,6 +20,7 @@ from walstream.archive.filesystem import FileSystem
 from walstream.archive.lane import Lane
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.readers import ReaderFile
+from walstream.archive.trail import Trail
 from walstream.formats.positions import WALPosition
 
 __all__ = ["Place", "Places"]
@@ -35,8 +38,8 @@ class Place:
     def move(self, position: WALPosition) -> None:
         """Nothing before *position* is needed any more."""
         if position.lsn > self.position.lsn:
-            self.position = position
-            self._places.moved()
+            before, self.position = self.position, position
+            self._places.moved(before)
 
     def leave(self) -> None:
         """Nothing is needed any more. To be called once, or more often."""
@@ -51,7 +54,18 @@ class Places:
 
     _log = Logger()
 
-    def __init__(self, files: FileSystem, paths: ArchivePaths, lane: Lane) -> None:
+    def __init__(
+        self,
+        files: FileSystem,
+        paths: ArchivePaths,
+        lane: Lane,
+        clock: IReactorTime | None = None,
+    ) -> None:
+        """
+        :param clock: what time it is, for where places were a moment ago; without one, that is
+            not told.
+        """
+        self._trail = Trail(clock, self._oldest_changed) if clock is not None else None
         self._file = ReaderFile(files, paths)
         self._paths = paths
         self._lane = lane
@@ -59,6 +73,7 @@ class Places:
         self._oldest: WALPosition | None = None
         # What the file says, once a job that wrote it is over; None if that is nothing.
         self._told: WALPosition | None = None
+        self._lately_told: WALPosition | None = None
         self._one_at_a_time = Lock()
         self._telling = 0
         self._is_used = self._is_closed = self._has_failed = False
@@ -67,10 +82,16 @@ class Places:
         """Begin to read at *position*; fires when whoever removes WAL knows."""
         return Deferred.fromCoroutine(self._enter(position))
 
-    def moved(self) -> None:
-        """A place is further on than before, or gone."""
+    def moved(self, before: WALPosition) -> None:
+        """A place is further on than *before*, or gone."""
+        if self._trail is not None and not self._is_closed:
+            self._trail.add(before)
+        self._oldest_changed()
+
+    def _oldest_changed(self) -> None:
         oldest = min((place.position for place in self._places), key=_lsn, default=None)
-        if oldest != self._oldest and not self._is_closed:
+        is_known = oldest == self._oldest and self._lately() == self._lately_told
+        if not is_known and not self._is_closed:
             self._oldest = oldest
             self._start_telling().addErrback(self._failed)
 
@@ -78,11 +99,13 @@ class Places:
         """A place is gone."""
         if place in self._places:
             self._places.remove(place)
-            self.moved()
+            self.moved(place.position)
 
     def close(self) -> Deferred[None]:
         """Nothing is read any more."""
         self._is_closed = True
+        if self._trail is not None:
+            self._trail.close()
         return self._lane.run(self._forget) if self._is_used else succeed(None)
 
     async def _enter(self, position: WALPosition) -> Place:
@@ -117,14 +140,19 @@ class Places:
     def _tell(self) -> None:
         # In whatever order these jobs run, each tells what is true when it does.
         with self._one_at_a_time:
-            oldest, told = self._oldest, self._told
-            if oldest == told:
+            oldest, told, lately = self._oldest, self._told, self._lately()
+            if oldest == told and lately == self._lately_told:
                 return
             if oldest is not None and (told is None or oldest.lsn < told.lsn):
-                self._file.begin(oldest)
+                self._file.begin(oldest, lately)
             else:
-                self._file.move(oldest)
-            self._told = oldest
+                self._file.move(oldest, lately)
+            self._told, self._lately_told = oldest, lately
+
+    def _lately(self) -> WALPosition | None:
+        lately = self._trail.oldest if self._trail is not None else None
+        oldest = self._oldest
+        return lately if oldest is None or lately is None or lately.lsn < oldest.lsn else None
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(OSError) is None:

@@ -1,7 +1,8 @@
 """Who reads an archive, for whoever wants to remove WAL from it, in this process or another one.
 
 A process that reads keeps a file in ``.walstream/readers`` that says from where on it needs WAL,
-and has it locked (``flock``) for as long as it lives, however that ends: a file that can be locked
+and from where on it did a moment ago: a client that comes back asks for some of it again. It has it
+locked (``flock``) for as long as it lives, however that ends: a file that can be locked
 is a dead process's, and means nothing. The retention lock closes the door between looking at these
 files and removing WAL: who removes has it alone, who begins to read shares it meanwhile.
 
@@ -37,11 +38,13 @@ class Reader:
 
     :ivar position: from where on it needs WAL; None if it needs none at this moment.
     :ivar is_clear: whether its file could be understood.
+    :ivar lately: from where on it needed WAL a moment ago, if that was less far on.
     """
 
     pid: int
     position: WALPosition | None
     is_clear: bool = True
+    lately: WALPosition | None = None
 
 
 @contextmanager
@@ -69,24 +72,27 @@ class ReaderFile:
         self._fd: int | None = None
         self._path = join(paths.readers, f"{os.getpid()}-{secrets.token_hex(8)}")
 
-    def begin(self, position: WALPosition) -> None:
+    def begin(self, position: WALPosition, lately: WALPosition | None = None) -> None:
         """From *position* on WAL is needed, which may be less far than before.
+
+        :param lately: see `Reader`.
 
         :raises OSError: if that cannot be said to anybody.
         """
         with retention_lock(self._files, self._paths, shared=True):
             if self._fd is None:
                 self._fd = self._make()
-            self.move(position)
+            self.move(position, lately)
 
-    def move(self, position: WALPosition | None) -> None:
+    def move(self, position: WALPosition | None, lately: WALPosition | None = None) -> None:
         """WAL before *position* is not needed any more; without one, none is.
+
+        :param lately: see `Reader`.
 
         :raises OSError: if that fails; more is held back then than need be.
         """
         if self._fd is not None:
-            content = _NOTHING if position is None else format_position(position)
-            self._files.pwrite(self._fd, content, 0)
+            self._files.pwrite(self._fd, _line(position) + _line(lately), 0)
 
     def close(self) -> None:
         """Nothing is needed any more."""
@@ -152,10 +158,19 @@ def _is_locked(files: FileSystem, path: str) -> bool | None:
     return False
 
 
+def _line(position: WALPosition | None) -> bytes:
+    return _NOTHING if position is None else format_position(position)
+
+
 def _read(files: FileSystem, path: str, pid: int) -> Reader:
+    size = len(_NOTHING)
     try:
-        content = files.read(path, len(_NOTHING) + 1)
+        content = files.read(path, 2 * size + 1)
     except FileNotFoundError:
         return Reader(pid, None)
-    position = parse_position(content)
-    return Reader(pid, position, position is not None or content == _NOTHING)
+    lines = content[:size], content[size:] or _NOTHING
+    position, lately = map(parse_position, lines)
+    is_clear = all(
+        _line(each) == line for each, line in zip((position, lately), lines, strict=True)
+    )
+    return Reader(pid, position, is_clear, lately)

@@ -30,8 +30,8 @@ from walstream.archive.inventory import Held, Inventory
 from walstream.archive.ledger import Ledger, change_ledger
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.readers import forget_dead_readers, retention_lock
-from walstream.archive.slot_limit import is_obsolete, limit_start, release_obsolete
-from walstream.archive.slot_status import archive_end
+from walstream.archive.slot_limit import release_obsolete
+from walstream.archive.slot_status import over_limit
 from walstream.errors import FormatError, RetentionRefused
 from walstream.formats.lsn import INVALID, LSN
 from walstream.formats.positions import SystemIdentity, WALPosition
@@ -121,7 +121,8 @@ def prune(
     with retention_lock(files, paths, shared=False):
         forget_dead_readers(files, paths)
         # What still has a hold keeps it, whatever the limit.
-        plan = make_plan(files, paths, replace(policy, max_slot_wal_keep_size=None), now)
+        unlimited = replace(policy, max_slot_wal_keep_size=None)
+        plan = _make_plan(files, paths, unlimited, now, lately=not lost)
         plan = replace(plan, lost=lost, oldest=oldest)
         if not plan.removed:
             return plan
@@ -168,21 +169,29 @@ def _lose_slots(
 def _claim_before(files: FileSystem, paths: ArchivePaths, plan: Plan, number: int) -> Hold | None:
     """Who has come to need a segment before that number since the plan was made."""
     size = plan.identity.segment_size
-    return next((hold for hold in claims(files, paths, size) if hold.number < number), None)
+    # What the users of slots that were lost read is not waited for.
+    holds = claims(files, paths, size, lately=not plan.lost)
+    return next((hold for hold in holds if hold.number < number), None)
 
 
 def make_plan(files: FileSystem, paths: ArchivePaths, policy: RetentionPolicy, now: float) -> Plan:
     """Find out what may go. Changes nothing; errors as `prune`."""
+    return _make_plan(files, paths, policy, now, lately=True)
+
+
+def _make_plan(
+    files: FileSystem, paths: ArchivePaths, policy: RetentionPolicy, now: float, *, lately: bool
+) -> Plan:
     found, gaps = look_twice(files, paths)
     identity = _check_sure(paths, found, gaps)
     wishes = list(_Wishes(files, paths, found, policy, now).holds())
-    readers = list(reader_holds(files, paths, found.size))
+    readers = list(reader_holds(files, paths, found.size, lately=lately))
     slots = holding_slots(files, paths)
     last = newest(found)
     if last is None:
         return Plan(identity, (), INVALID, None, "there is no finished segment")
     wished = min((last, *wishes), key=_number)
-    lost, oldest = _over_limit(slots, found, wished.number, policy.max_slot_wal_keep_size)
+    lost, oldest = over_limit(slots, found, wished.number, policy.max_slot_wal_keep_size)
     held_by = slot_holds([slot for slot in slots if slot not in lost], found.size)
     hold = min((wished, *held_by, *readers), key=_number)
     oldest_first = sorted(found.segments, key=lambda held: (held.number, held.timeline, held.name))
@@ -202,18 +211,6 @@ def make_plan(files: FileSystem, paths: ArchivePaths, policy: RetentionPolicy, n
 
 def _number(hold: Hold) -> int:
     return hold.number
-
-
-def _over_limit(
-    slots: Iterable[Slot], found: Inventory, wished: int, limit: int | None
-) -> tuple[tuple[Slot, ...], LSN]:
-    """Which slots hold back more than they may, and before which position that is."""
-    if limit is None:
-        return (), INVALID
-    # What is kept anyway is no slot's doing; readers do not count, as they may be the slots' users.
-    first = min(wished, limit_start(archive_end(found), limit, found.size))
-    oldest = found.size.start(first)
-    return tuple(slot for slot in slots if is_obsolete(slot, oldest)), oldest
 
 
 def _check_sure(paths: ArchivePaths, found: Inventory, gaps: Iterable[Gap]) -> SystemIdentity:

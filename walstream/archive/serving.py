@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from zope.interface import implementer
 
 from walstream.archive.documents import Documents
@@ -40,11 +40,13 @@ class Equipment:
     :ivar files: the system calls.
     :ivar writing: one thread, for what has to become durable in order.
     :ivar reading: threads for everything else that waits for the disk.
+    :ivar clock: what time it is; see `Places`.
     """
 
     files: FileSystem
     writing: Lane
     reading: Lane
+    clock: IReactorTime | None = None
 
     @classmethod
     def of(cls, reactor: IReactorFromThreads) -> Equipment:
@@ -53,6 +55,7 @@ class Equipment:
             FileSystem(),
             ThreadLane(reactor, "walstream-sync"),
             ThreadLane(reactor, "walstream-read", _READERS),
+            IReactorTime(reactor),
         )
 
 
@@ -83,7 +86,7 @@ class ServedArchive:
         self._equipment = equipment
         files, lane = equipment.files, equipment.reading
         self._documents = Documents(files, self.paths, lane, equipment.writing)
-        self._places = Places(files, self.paths, lane)
+        self._places = Places(files, self.paths, lane, equipment.clock)
         self._provider = ArchiveProvider(files, self.paths, self._documents, lane, self._places)
 
     # IDatedProvider

@@ -6,14 +6,15 @@ pg_replication_slots); instead of ``max_wal_size``, what a retention policy keep
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 
 from walstream.archive.inventory import Inventory
-from walstream.archive.slot_limit import limit_start
+from walstream.archive.slot_limit import is_obsolete, limit_start
 from walstream.formats.lsn import INVALID, LSN
 from walstream.interfaces import Slot
 
-__all__ = ["WALStatus", "archive_end", "wal_status"]
+__all__ = ["WALStatus", "over_limit", "wal_status"]
 
 
 class WALStatus(Enum):
@@ -55,12 +56,27 @@ def wal_status(
         return WALStatus.LOST
     if slot.restart.lsn >= kept_from:
         return WALStatus.RESERVED
-    if limit is not None and number < limit_start(archive_end(found), limit, size):
+    if limit is not None and number < limit_start(_archive_end(found), limit, size):
         return WALStatus.UNRESERVED
     return WALStatus.EXTENDED
 
 
-def archive_end(found: Inventory) -> LSN:
+def over_limit(
+    slots: Iterable[Slot], found: Inventory, wished: int, limit: int | None
+) -> tuple[tuple[Slot, ...], LSN]:
+    """Which slots hold back more than they may, and before which position that is.
+
+    :param wished: the number of the first segment that is kept anyway.
+    """
+    if limit is None:
+        return (), INVALID
+    # What is kept anyway is no slot's doing; readers do not count, as they may be the slots' users.
+    first = min(wished, limit_start(_archive_end(found), limit, found.size))
+    oldest = found.size.start(first)
+    return tuple(slot for slot in slots if is_obsolete(slot, oldest)), oldest
+
+
+def _archive_end(found: Inventory) -> LSN:
     """The position up to which an archive surely holds WAL."""
     newest = max((held.number for held in found.segments), default=None)
     end = INVALID if newest is None else found.size.start(newest + 1)

@@ -29,6 +29,8 @@ from walstream.wire.commands import StartReplication
 from walstream.wire.frames import FrameReader, backend_limit
 from walstream.wire.messages import query
 
+__all__ = ["added_latencies"]
+
 # XLogData (protocol documentation): type, start, end, time, then WAL.
 _WAL_AT = 25
 
@@ -102,6 +104,12 @@ def _await(primary: Cluster, name: str) -> None:
 
 def _measure(primary: Cluster, port: int, rate: int, seconds: float) -> tuple[float, float]:
     """The median and the 99th percentile of what the hop adds, in seconds."""
+    added = added_latencies(primary, port, rate, seconds)
+    return statistics.median(added), statistics.quantiles(added, n=100)[-1]
+
+
+def added_latencies(primary: Cluster, port: int, rate: int, seconds: float) -> list[float]:
+    """How much later each position comes from *port* than from the primary, in seconds."""
     ours, theirs = multiprocessing.get_context("fork").Pipe()
     arguments = (theirs, primary.port, port, primary.conninfo())
     probe = multiprocessing.get_context("fork").Process(target=_probe, args=arguments, daemon=True)
@@ -114,7 +122,7 @@ def _measure(primary: Cluster, port: int, rate: int, seconds: float) -> tuple[fl
     added: list[float] = ours.recv()
     probe.join(20)
     probe.kill()
-    return statistics.median(added), statistics.quantiles(added, n=100)[-1]
+    return added
 
 
 def _commit(primary: Cluster, rate: int, seconds: float) -> None:

@@ -28,7 +28,9 @@ __all__ = ["WALPump"]
 MESSAGE_SIZE = 16 * PAGE_SIZE
 # Messages in one system call. Measured: eight give nearly all of what batching can gain.
 BATCH = 8
-# What one client may send before the others have their turn.
+# What one client may send before the others have their turn. Mostly its turn is over before, since
+# its socket is full: measured with 50 clients that catch up, each costs another's live tail half a
+# millisecond with this and with a quarter of it, and one client alone needs less CPU with this.
 QUANTUM = 4 << 20
 
 _UNLIMITED = 1 << 62

@@ -8,7 +8,7 @@ from threading import Thread
 
 import psycopg
 
-from tests.integration.chain import any_of, await_true, switch_and_crash
+from tests.integration.chain import any_of, await_true, follow, switch_and_crash
 from tests.integration.load import await_segments, finished_segments
 from tests.integration.test_drill_hub_failover import hub_of, start_behind, walreceivers
 from tests.integration.test_timelines import assert_contiguous, ranges
@@ -165,3 +165,30 @@ def _write_much(primary: Cluster) -> None:
     """Write one record of 200 MB; each segment of it is flushed, and sent, when it is full."""
     with suppress(psycopg.Error):
         primary.query("SELECT pg_logical_emit_message(false, 'x', repeat('x', 200000000))")
+
+
+def test_two_promotions_while_the_hub_was_down(clusters: Clusters, directory: Path) -> None:
+    """It comes back, and so do its standbys, through both."""
+    primary = clusters.primary(settings={"wal_keep_size": "1GB"})
+    first, second = (clusters.standby(primary, name=name) for name in ("first", "second"))
+    archive, log, base = directory / "archive", directory / "log", directory / "base"
+    other = clusters.empty("other")
+    with hub_of(archive, log, primary) as hub:
+        hub.await_text("starting log streaming")
+        primary.base_backup(base, "-X", "none")
+        start_behind(hub, base, other)
+        primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 20000) AS n")
+        await_end(primary, (first, second, other))
+        hub.kill()
+    for old, new in ((primary, first), (first, second)):
+        if new is second:
+            follow(second, first)
+        old.query("INSERT INTO numbers SELECT generate_series(1, 20000)")
+        await_end(old, [new, second])
+        old.kill()
+        new.promote()
+    second.query("INSERT INTO numbers SELECT generate_series(1, 20000)")
+    with hub_of(archive, log, second, port=hub.port) as again:
+        again.await_text("switched to timeline 3")
+        assert not differing(second, [other])
+    assert_contiguous(archive, 1, 2, 3)

@@ -14,6 +14,7 @@ from tests.integration.load import (
 )
 from tests.servers import Clusters, every_version
 from tests.servers.daemon import Serving
+from tests.servers.proxy import Proxy
 from walstream.embedded import Cluster
 
 # Every row of every table of pgbench, as one number.
@@ -152,3 +153,18 @@ def test_a_standby_that_was_cut_returns(clusters: Clusters, tmp_path: Path) -> N
         have_the_same_rows(primary, cut, brief)
         sessions = [relay.sessions(name) for name in ("cut", "brief")]
         assert sessions == [2, 1]
+
+
+def test_wal_that_comes_in_pieces(clusters: Clusters, tmp_path: Path) -> None:
+    """However the network cuts the primary's messages, a standby behind the hub never gets a part
+    of a page that ends within a record: it would find the record's checksum wrong.
+    """
+    primary = clusters.primary(settings={"wal_keep_size": "1GB"})
+    with Proxy(primary.port, piece=1000) as proxy:
+        upstream = ("-d", primary.conninfo(port=proxy.port), "-D", tmp_path / "archive")
+        with Serving("hub", *upstream, log=tmp_path / "log") as relay:
+            relay.await_text("starting log streaming")
+            standby = clusters.standby(primary, relay.conninfo())
+            prepare_pgbench(primary)
+            have_the_same_rows(primary, standby)
+    assert "incorrect resource manager data checksum" not in standby.log.read_text()

@@ -25,12 +25,14 @@ class Proxy:
     """Forwards connections to a port, from a thread of its own, until the context is left.
 
     :param target: the port that it forwards to; it may have no listener at times.
+    :param piece: bytes that it takes at a time.
     :ivar port: the port that it listens on.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, piece: int = 65536) -> None:
         self.port = free_port()
         self._target = target
+        self._piece = piece
         self._selector = selectors.DefaultSelector()
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self._waker, self._woken = socket.socketpair()
@@ -108,7 +110,7 @@ class Proxy:
     def _transfer(self, end: _End, events: int) -> None:
         try:
             if events & selectors.EVENT_READ:
-                data = end.socket.recv(65536)
+                data = end.socket.recv(self._piece)
                 if not data:
                     self._end(end, reset=False)
                     return

@@ -52,6 +52,7 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 retry=not options["no-loop"],
                 verbose=bool(options["verbose"]),
                 care=options.care,
+                control=options.control,
             )
         case SendOptions():
             return assembly.send(
@@ -59,6 +60,7 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 options.archive,
                 options.listen,
                 with_room_for_clients(options.sender_settings),
+                control=options.control,
             )
         case HubOptions():
             return assembly.hub(
@@ -71,5 +73,6 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 verbose=bool(options["verbose"]),
                 care=options.care,
                 downstream=options.downstream,
+                control=options.control,
             )
     raise AssertionError(f"no service for {options!r}")

@@ -22,6 +22,7 @@ The tree, by whose fault it is and what follows:
         ``ArchiveLost``          the archive is not where it was, or holds less than it did
     ``ArchiveError``         an archive directory cannot be used as it is
     ``RetentionRefused``     nothing was removed from an archive, since it is not sure what may be
+    ``StatusUnknown``        a process that has to do with an archive does not say how it is
 
 Each class keeps its data in attributes and composes its sentence for the operator itself.
 """
@@ -42,6 +43,7 @@ __all__ = [
     "RetentionRefused",
     "ServerError",
     "SinkFailed",
+    "StatusUnknown",
     "TimelineMismatch",
     "UpstreamBehind",
     "UpstreamRefused",
@@ -249,6 +251,10 @@ class ArchiveError(WalstreamError):
 
 class RetentionRefused(WalstreamError):
     """It cannot be told what may be removed from an archive, so nothing was; the text says why."""
+
+
+class StatusUnknown(WalstreamError):
+    """A process's control socket gives no answer that could be understood; the text says which."""
 
 
 def _lsn(position: int) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-__all__ = ["capture_log"]
+__all__ = ["capture_log", "captured_log"]
 
 
 @implementer(ILogObserver)
@@ -24,3 +27,14 @@ def capture_log(case: SynchronousTestCase) -> list[str]:
     globalLogPublisher.addObserver(observer)
     case.addCleanup(globalLogPublisher.removeObserver, observer)
     return observer.texts
+
+
+@contextmanager
+def captured_log() -> Iterator[list[str]]:
+    """The texts of all that is logged while the context lasts, as it comes."""
+    observer = _Texts()
+    globalLogPublisher.addObserver(observer)
+    try:
+        yield observer.texts
+    finally:
+        globalLogPublisher.removeObserver(observer)

@@ -75,6 +75,22 @@ class GoneTests(FaultCase):
         os.rename(self.away, self.path)
         self.goes_on()
 
+    def test_whoever_has_something_of_it_is_told(self) -> None:
+        """At once, when nothing else of it is open any more: it may have to be unmounted."""
+        open_then: list[str] = []
+
+        def released() -> None:
+            links = (os.path.join("/proc/self/fd", each) for each in os.listdir("/proc/self/fd"))
+            targets = [os.readlink(each) for each in links if os.path.lexists(each)]
+            open_then.append(str([each for each in targets if self.paths.root in each]))
+
+        self.archive.watch_release(released)
+        os.rename(self.path, self.away)
+        self.lose()
+        self.assertEqual(open_then, ["[]"])
+        os.rename(self.away, self.path)
+        self.goes_on()
+
     def test_an_empty_directory_in_its_place(self) -> None:
         """A mount point without its file system: nothing is written there, however often. (L18)"""
         os.rename(self.path, self.away)

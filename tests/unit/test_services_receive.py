@@ -519,3 +519,49 @@ class StopTests(ReceiveCase):
         self.start()
         self.successResultOf(self.stop())
         self.assert_stopped(self.stop())
+
+
+class RecordTests(ReceiveCase):
+    """What became of the connection, for whoever looks."""
+
+    def told(self) -> tuple[object, ...]:
+        """What there is to see."""
+        record = self.service.record
+        return record.state.value, record.host, record.connected, record.streaming, record.error
+
+    def test_record(self) -> None:
+        """From the first attempt to the end."""
+        settings = ReceiverSettings(synchronous=True, wall_clock=lambda: 1.5)
+        self.start(settings)
+        self.assertEqual(self.told(), ("connecting", None, None, None, None))
+        self.assertIsNone(self.service.progress)
+        server = self.network.accept()
+        server.let_in()
+        self.assertEqual(self.told(), ("starting", "10.0.0.1:5432", 1.5, None, None))
+        self.assertIsNone(self.service.progress)
+        server.begin_stream(START, END)
+        self.assertEqual(self.told(), ("streaming", "10.0.0.1:5432", 1.5, 1.5, None))
+        server.send_wal(START, 5000)
+        self.pass_time(0.5)
+        progress = self.service.progress
+        assert progress is not None
+        self.assertEqual((progress.write, progress.flush, progress.apply), (START + 5000,) * 3)
+        self.assertGreaterEqual(progress.server_end, START + 5000)
+        self.assertAlmostEqual(progress.silence, 0.5)
+        server.lose()
+        state, host, connected, streaming, error = self.told()
+        self.assertEqual((state, host), ("waiting", "10.0.0.1:5432"))
+        self.assertEqual((connected, streaming), (None, None))
+        self.assertIn("connection", str(error))
+        self.assertIsNone(self.service.progress)
+        self.successResultOf(self.service.stopService())
+        self.assertEqual(self.told()[0], "stopped")
+
+    def test_an_error_for_good(self) -> None:
+        """Is told as well."""
+        self.start(retry=False)
+        self.stream().lose()
+        self.failureResultOf(self.finished)
+        state, *_, error = self.told()
+        self.assertEqual(state, "stopped")
+        self.assertIn("connection", str(error))

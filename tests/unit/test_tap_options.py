@@ -201,6 +201,32 @@ class ArchiveOptionsTests(OptionsCase):
         )
 
 
+class ControlOptionsTests(OptionsCase):
+    """--control"""
+
+    def test_places(self) -> None:
+        """In the archive, nowhere, or at a path that is made absolute."""
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.directory)
+        path = str(self.directory / "socket")
+        for words, place in (
+            ((), "archive"),
+            (("--control=archive",), "archive"),
+            (("--control=none",), "none"),
+            (("--control", "socket"), path),
+        ):
+            for options in (self.receive(*words), self.send(*words), self.hub(*words)):
+                self.assertEqual(options.control, place)
+
+    def test_no_directory(self) -> None:
+        """A path in a directory that is not there is a mistake."""
+        path = str(self.directory / "no" / "socket")
+        self.assert_refused(
+            ("send", LISTEN, self.archive, f"--control={path}"),
+            f"--control: there is no directory {self.directory / 'no'}",
+        )
+
+
 class CompressionOptionsTests(OptionsCase):
     """--compress"""
 

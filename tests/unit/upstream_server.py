@@ -130,6 +130,10 @@ class Server:
     def stream(self, start: int, end: int) -> None:
         """Let the client in and begin a stream at *start*, of a cluster whose WAL ends at *end*."""
         self.let_in()
+        self.begin_stream(start, end)
+
+    def begin_stream(self, start: int, end: int) -> None:
+        """The same for a client that was let in already."""
         self.identify(end)
         self.answer("SHOW wal_sender_timeout", wal_sender_timeout="1min")
         self.tell_demands()

@@ -159,6 +159,10 @@ class ArchiveDirectory(ServedArchive):
         """
         self._sink.assure()
 
+    def watch_release(self, released: Callable[[], None]) -> None:
+        """Call *released* when the archive was let go: it closes what it has open of it."""
+        self._sink.released = released
+
     # IWALProvider
 
     def _follow(self) -> None:

@@ -39,6 +39,7 @@ class ArchivePaths:
     :ivar slots: the directory of the replication slots.
     :ivar readers: the directory in which processes say what they still read.
     :ivar retention: locked by whoever removes WAL, and shared by who begins to read.
+    :ivar control: the directory of the control sockets.
     :ivar compressing: the directory of compressed segments, until they are verified.
     """
 
@@ -58,6 +59,7 @@ class ArchivePaths:
         self.slots = join(self.own, "slots")
         self.readers = join(self.own, "readers")
         self.retention = join(self.own, "retention")
+        self.control = join(self.own, "control")
         self.compressing = join(self.own, "compressing")
 
     def of(self, name: str) -> str:

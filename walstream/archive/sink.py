@@ -55,6 +55,8 @@ class ArchiveSink:
         verify: Verify = Verify.HEADERS,
     ) -> None:
         self.backpressure = Backpressure()
+        # Called when the archive was let go: whoever else has something of it open closes it too.
+        self.released: Callable[[], None] = lambda: None
         self._files = files
         self._paths = paths
         self._documents = documents
@@ -261,6 +263,7 @@ class ArchiveSink:
         await self._maker.close()
         self._provider.close()
         await self._tenure.let_go()
+        self.released()
 
     # Beginning and ending a stream.
 

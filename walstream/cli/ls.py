@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from os.path import abspath
 
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.listing import Listing, list_archive, list_segments
 from walstream.archive.paths import ArchivePaths
+from walstream.cli.tables import table
 from walstream.formats.amounts import in_bytes
 
 __all__ = ["FAILURE", "GAPS", "add_arguments", "run"]
@@ -48,7 +49,7 @@ def run(arguments: Namespace) -> int:
 
 def _lines(listing: Listing) -> Iterator[str]:
     yield from _head(listing)
-    yield from _table(
+    yield from table(
         ["timeline", "first segment", "last segment", "number", "from", "to", "on disk", "forms",
          "oldest", "newest"],
         [
@@ -117,14 +118,6 @@ def _slot(slot: Listing) -> str:
         return f"LOST ({reason})" if reason else f"LOST, needs WAL from {held} on"
     what = f"needs WAL from {held} on" if held else "holds nothing"
     return f"{what}, temporary" if slot["temporary"] else what
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    if not rows:
-        return
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    for row in (heads, *rows):
-        yield "  ".join(map(str.ljust, row, widths)).rstrip()
 
 
 def _segment_line(segment: Listing) -> str:

@@ -44,6 +44,9 @@ class Command:
 COMMANDS: dict[str, Command] = {
     "ls": Command("walstream.cli.ls", "Show what an archive holds, and what it lacks."),
     "prune": Command("walstream.cli.prune", "Remove what nobody needs any more."),
+    "status": Command(
+        "walstream.cli.status", "Show the processes of an archive, and what each standby has."
+    ),
     "verify": Command("walstream.cli.verify", "Check that an archive is good, to each record."),
     "restore-wal": Command("walstream.cli.restore_wal", "For a server's restore_command."),
 }

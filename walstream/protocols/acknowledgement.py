@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from walstream.interfaces import NO_LIMITS, IPromptSink, IReportPolicy, IWALSink
 from walstream.protocols.farewell import Farewell
 from walstream.protocols.feedback import FeedbackReporter
+from walstream.protocols.progress import ReceiverProgress
 from walstream.protocols.receiver_settings import ReceiverSettings
 from walstream.protocols.silence import SilenceWatch
 from walstream.protocols.status_line import StatusLine
@@ -107,12 +108,18 @@ class Acknowledgement:
         self._asked = sink.written
         self._has_caught_up = False
         self._expects_reply = False
+        self._server_end = 0
         self._last_report = 0.0
         self._next_report: IDelayedCall | None = None
         self._next_flush: IDelayedCall | None = None
         self._silence = SilenceWatch(
             clock, settings.receive_timeout, lambda: self.report(ask_for_reply=True), give_up
         )
+
+    @property
+    def progress(self) -> ReceiverProgress:
+        """How far the stream is at this moment."""
+        return ReceiverProgress(self._server_end, *self._line.reported, self._silence.seconds)
 
     def start(self) -> None:
         """The stream has begun: report at once, as real standbys do."""
@@ -194,6 +201,7 @@ class Acknowledgement:
 
         :param server_end: how far the server had WAL to send, by its own word; 0: not known.
         """
+        self._server_end = max(self._server_end, server_end)
         self._batch_is_written()
         if not self._has_caught_up and 0 < server_end <= self._sink.written:
             self._has_caught_up = True

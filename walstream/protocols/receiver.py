@@ -26,6 +26,7 @@ from walstream.protocols.downstream import NOBODY, Downstream
 from walstream.protocols.gap import cross_gap, is_removed
 from walstream.protocols.login import Login
 from walstream.protocols.phases import ReceiverPhase
+from walstream.protocols.progress import ReceiverProgress
 from walstream.protocols.questions import Answer, Questions, next_timeline
 from walstream.protocols.receiver_settings import Dialect, ReceiverSettings, StreamEnd
 from walstream.protocols.start import StreamStart, follow_timeline, start_2009, start_modern
@@ -101,6 +102,13 @@ class WALReceiver(StreamClient):
         else:
             self._streaming = waiter
         return waiter
+
+    @property
+    def progress(self) -> ReceiverProgress | None:
+        """How far the stream is; None while there is none, or it is one of 2009."""
+        if self._stream_over is None or self._acknowledgement is None:
+            return None
+        return self._acknowledgement.progress
 
     def stop(self) -> Deferred[None]:
         """End in order: what came is made durable and reported, the stream ended, the line closed.

@@ -53,6 +53,11 @@ class SilenceWatch:
         self._last_sign = self._clock.seconds()
         self._asked = False
 
+    @property
+    def seconds(self) -> float:
+        """For how long the peer has been silent."""
+        return self._clock.seconds() - self._last_sign
+
     def suspend(self) -> None:
         """We do not listen: the peer's silence means nothing."""
         self._suspended = True

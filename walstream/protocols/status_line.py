@@ -108,6 +108,12 @@ class StatusLine:
             return self._reports_flush and self._limits.flush < self._own_written
 
     @property
+    def reported(self) -> tuple[int, int, int]:
+        """What was last reported as written, durable and applied."""
+        with self._lock:
+            return self._written, self.flushed, self._applied
+
+    @property
     def has_unsent(self) -> bool:
         """Whether what `report_now` had to say, or its end, waits for the next `report`."""
         return bool(self._unsent)

@@ -7,17 +7,21 @@ that wants the same with parts of its own.
 from __future__ import annotations
 
 import os
+import time
+from functools import partial
 from typing import Any
 
 from twisted.internet.endpoints import serverFromString
 
 from walstream.archive.reader import ArchiveReader
-from walstream.interfaces import ISlotStore, IWALProvider
-from walstream.protocols.downstream import DownstreamSettings
+from walstream.protocols.downstream import NOBODY, Downstream, DownstreamSettings
 from walstream.protocols.receiver import ReceiverSettings
 from walstream.protocols.sender_factory import WALSenderFactory
 from walstream.protocols.settings import SenderSettings
 from walstream.services.archive_care import ArchiveCare
+from walstream.services.control import IN_ARCHIVE, control_sockets
+from walstream.services.control_document import Document, ReceivingSide, SendingSide
+from walstream.services.control_values import feedback_value, policy_value, sync_state
 from walstream.services.endpoint import UpstreamEndpoint
 from walstream.services.hub import HubService, Storage
 from walstream.services.loop_watch import LoopWatch
@@ -46,10 +50,12 @@ def receive(
     retry: bool = True,
     verbose: bool = False,
     care: ArchiveCare = _PLAIN_CARE,
+    control: str = IN_ARCHIVE,
 ) -> HubService:
     """Receive from *upstream* into the directory *archive*.
 
     :param care: how the archive is filled and looked after.
+    :param control: where the control socket is: see `control_sockets`.
     """
     directory = care.directory(reactor, archive)
     receiver = ReceiverService(
@@ -61,7 +67,13 @@ def receive(
         retry=retry,
         verbose=verbose,
     )
-    storage: list[Storage] = [directory.storage, *care.caretakers(reactor, directory)]
+    document = Document("receive", directory.paths.root, directory, reactor, time.time, directory)
+    document.receiving = _receiving_side(receiver, settings)
+    storage: list[Storage] = [
+        directory.storage,
+        *control_sockets(reactor, control, directory, document),
+        *care.caretakers(reactor, directory),
+    ]
     return HubService(storage, receiver=receiver)
 
 
@@ -83,16 +95,22 @@ def send(
     settings: SenderSettings,
     *,
     slot_care: SlotCare = _PLAIN_SLOT_CARE,
+    control: str = IN_ARCHIVE,
 ) -> HubService:
     """Serve the directory *archive*, which another process may be filling.
 
     :param listen: a Twisted server endpoint string.
     :param slot_care: how its slots are kept.
+    :param control: where the control socket is: see `control_sockets`.
     """
     reader = ArchiveReader(archive, reactor)
     slots, keeper = slot_care.keep(reactor, archive)
-    sender = _sender(reactor, reader, slots, listen, settings)
-    return HubService([reader.storage, slots, keeper], sender=sender)
+    factory = WALSenderFactory(reader, slots, settings, reactor)
+    sender = SenderService(serverFromString(reactor, listen), factory)
+    document = Document("send", reader.paths.root, reader, reactor, time.time)
+    document.sending = SendingSide(factory.standbys, settings, slots, factory.look)
+    sockets = control_sockets(reactor, control, reader, document)
+    return HubService([reader.storage, slots, keeper, *sockets], sender=sender)
 
 
 def hub(
@@ -107,6 +125,7 @@ def hub(
     care: ArchiveCare = _PLAIN_CARE,
     downstream: DownstreamSettings = _PLAIN_DOWNSTREAM,
     slot_care: SlotCare = _PLAIN_SLOT_CARE,
+    control: str = IN_ARCHIVE,
 ) -> HubService:
     """Receive from *upstream* into the directory *archive*, and serve it.
 
@@ -115,10 +134,13 @@ def hub(
     :param care: how the archive is filled and looked after.
     :param downstream: what is reported and passed on upstream for those who are served.
     :param slot_care: how its slots are kept.
+    :param control: where the control socket is: see `control_sockets`.
     """
     directory = care.directory(reactor, archive)
     slots, keeper = slot_care.keep(reactor, archive, directory.assure)
     factory = WALSenderFactory(directory, slots, sender_settings, reactor)
+    standbys, timeout = factory.standbys, sender_settings.sender_timeout
+    made = downstream.made_for(standbys, reactor, timeout)
     receiver = ReceiverService(
         UpstreamEndpoint(reactor, upstream),
         directory,
@@ -126,21 +148,32 @@ def hub(
         reactor,
         inquiry=StandbyInquiry(reactor, upstream),
         verbose=verbose,
-        loop_watch=LoopWatch(factory.standbys),
-        downstream=downstream.made_for(factory.standbys, reactor, sender_settings.sender_timeout),
+        loop_watch=LoopWatch(standbys),
+        downstream=made,
     )
     sender = SenderService(serverFromString(reactor, listen), factory)
-    caretakers = care.caretakers(reactor, directory)
-    storage: list[Storage] = [directory.storage, slots, keeper, *caretakers]
+    document = Document("hub", directory.paths.root, directory, reactor, time.time, directory)
+    document.receiving = _receiving_side(receiver, settings, made)
+    document.sending = SendingSide(
+        standbys, sender_settings, slots, factory.look, partial(sync_state, made)
+    )
+    storage: list[Storage] = [
+        directory.storage,
+        slots,
+        keeper,
+        *control_sockets(reactor, control, directory, document),
+        *care.caretakers(reactor, directory),
+    ]
     return HubService(storage, receiver=receiver, sender=sender)
 
 
-def _sender(
-    reactor: Any,
-    provider: IWALProvider,
-    slots: ISlotStore,
-    listen: str,
-    settings: SenderSettings,
-) -> SenderService:
-    factory = WALSenderFactory(provider, slots, settings, reactor)
-    return SenderService(serverFromString(reactor, listen), factory)
+def _receiving_side(
+    receiver: ReceiverService, settings: ReceiverSettings, downstream: Downstream = NOBODY
+) -> ReceivingSide:
+    return ReceivingSide(
+        receiver.record,
+        lambda: receiver.progress,
+        settings.slot,
+        partial(policy_value, downstream),
+        partial(feedback_value, downstream),
+    )

@@ -32,6 +32,7 @@ from walstream.errors import (
 )
 from walstream.interfaces import IWALSink
 from walstream.protocols.downstream import NOBODY, Downstream
+from walstream.protocols.progress import ReceiverProgress
 from walstream.protocols.receiver import Dialect, ReceiverSettings, StreamEnd, WALReceiver
 from walstream.protocols.synchronous import SynchronousDuty
 from walstream.services.endpoint import UpstreamAddress
@@ -40,6 +41,7 @@ from walstream.services.outcome import Outcome
 from walstream.services.retry import Backoff, Repetition, Verdict, verdict
 from walstream.services.segment_log import SegmentLog
 from walstream.services.synchronous_watch import Inquiry, SynchronousWatch
+from walstream.services.upstream_record import UpstreamRecord
 
 __all__ = ["ReceiverService"]
 
@@ -52,6 +54,7 @@ class ReceiverService(Service):
 
     May be started once.
 
+    :ivar record: what became of the connection.
     :param endpoint: an `UpstreamEndpoint`, or another whose addresses are `UpstreamAddress`es.
     :param sink: where the WAL goes; open, and neither opened nor closed here.
     :param inquiry: asks the server, while it streams, what it demands of its standbys; None: it
@@ -80,6 +83,7 @@ class ReceiverService(Service):
         loop_watch: LoopWatch | None = None,
         downstream: Downstream = NOBODY,
     ) -> None:
+        self.record = UpstreamRecord(settings.wall_clock or clock.seconds)
         self._endpoint = endpoint
         self._sink = sink
         self._settings = settings
@@ -100,6 +104,11 @@ class ReceiverService(Service):
         self._receiver: WALReceiver | None = None
         self._stopping = False
         self._streaming_since: float | None = None
+
+    @property
+    def progress(self) -> ReceiverProgress | None:
+        """How far the stream is; None while there is none."""
+        return None if self._receiver is None else self._receiver.progress
 
     def finished(self) -> Deferred[StreamEnd]:
         """Fires when receiving is over for good: the end position was reached, or it was stopped.
@@ -169,7 +178,9 @@ class ReceiverService(Service):
     async def _receive(self) -> StreamEnd:
         """Over one connection, until it is over."""
         self._streaming_since = None
+        self.record.connecting()
         receiver, address = await self._connect()
+        self.record.connects(str(address.host))
         self._receiver = receiver
         try:
             streaming = receiver.streaming()
@@ -203,6 +214,7 @@ class ReceiverService(Service):
 
     def _note_streaming(self, _: None, receiver: WALReceiver, address: UpstreamAddress) -> None:
         self._streaming_since = self._clock.seconds()
+        self.record.streams()
         if self._watch is not None and self._duty.depends_on_demands:
             self._watch.start(address.host, receiver.learn)
         if self._loop_watch is not None:
@@ -227,6 +239,7 @@ class ReceiverService(Service):
             self._log.failure("receiving failed", Failure(error))
         if self._stopping or not self._retry or verdict(error) is Verdict.GIVE_UP:
             raise error
+        self.record.waits(str(error), seconds)
         if self._repetition.is_news(str(error)):
             self._log.error(
                 "disconnected; trying again in {seconds} s: {reason}",
@@ -237,8 +250,10 @@ class ReceiverService(Service):
     def _ended(self, result: StreamEnd | Failure) -> None:
         if self._segments is not None:
             self._segments.stop()
-        if isinstance(result, Failure):
-            self._log.error("receiving ended: {reason}", reason=result.getErrorMessage())
+        error = result.getErrorMessage() if isinstance(result, Failure) else None
+        self.record.stops(error)
+        if error is not None:
+            self._log.error("receiving ended: {reason}", reason=error)
         self._outcome.set(result)
 
 

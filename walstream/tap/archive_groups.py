@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from twisted.python import usage
 
@@ -22,7 +22,16 @@ __all__ = ["ArchiveOptions", "CareOptions", "CompressionOptions", "RetentionOpti
 class ArchiveOptions(CommandOptions):
     """Where the WAL is kept."""
 
-    optParameters = [["archive", "D", None, "The directory of the WAL archive."]]
+    optParameters = [
+        ["archive", "D", None, "The directory of the WAL archive."],
+        [
+            "control",
+            None,
+            "archive",
+            "Where the control socket is, which walstream status asks: in the archive, or at the "
+            "path given; or none.",
+        ],
+    ]
 
     #: Whether the directory is made if it is not there yet.
     makes_archive = True
@@ -38,6 +47,7 @@ class ArchiveOptions(CommandOptions):
     def postOptions(self) -> None:
         """Check the path. It is made absolute: twistd may change the directory it runs in."""
         super().postOptions()
+        self.control = self._control()
         if not self.uses_archive():
             return
         self.archive = Path(
@@ -54,6 +64,19 @@ class ArchiveOptions(CommandOptions):
                 f"--archive: {self.archive} cannot be made, since there is no directory "
                 f"{self.archive.parent}; make that one first"
             )
+
+    def _control(self) -> str:
+        from walstream.services.control import IN_ARCHIVE, NOWHERE
+
+        place = cast(str, self["control"])
+        if place in (IN_ARCHIVE, NOWHERE):
+            return place
+        if not os.path.isdir(os.path.dirname(os.path.abspath(place))):
+            raise usage.UsageError(
+                f"--control: there is no directory {os.path.dirname(os.path.abspath(place))}: "
+                "say archive, none, or a path in a directory that is there"
+            )
+        return os.path.abspath(place)
 
 
 class CompressionOptions(CommandOptions):

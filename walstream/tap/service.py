@@ -52,6 +52,7 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 retry=not options["no-loop"],
                 verbose=bool(options["verbose"]),
                 care=options.care,
+                control=options.control,
             )
         case SendOptions():
             return assembly.send(
@@ -60,6 +61,7 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 options.listen,
                 with_room_for_clients(options.sender_settings),
                 slot_care=options.slot_care,
+                control=options.control,
             )
         case HubOptions():
             return assembly.hub(
@@ -73,5 +75,6 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 care=options.care,
                 downstream=options.downstream,
                 slot_care=options.slot_care,
+                control=options.control,
             )
     raise AssertionError(f"no service for {options!r}")

@@ -108,9 +108,10 @@ GUARDS = (
         "L1",
         "the end mark is written before anything is acknowledged",
         "archive/sink.py",
-        "            self._tell(durable)\n        self._flushed, self._durable = lsn, durable\n",
-        "            pass\n        self._flushed, self._durable = lsn, durable\n"
-        "        self._tell(durable)\n",
+        "        self._public.synced(durable)\n"
+        "        self._flushed, self._durable = lsn, durable\n",
+        "        self._flushed, self._durable = lsn, durable\n"
+        "        self._public.synced(durable)\n",
         "test_archive_faults.EachStepTests.test_mark_before_word",
     ),
     Guard(

@@ -356,6 +356,22 @@ GUARDS = (
         "test_archive_gaps.ServingTests.test_up_to_it",
     ),
     Guard(
+        "L17",
+        "a client that is a little ahead is not refused",
+        "protocols/stream_request.py",
+        "        if start - end.lsn > identity.segment_size:\n",
+        "        if True:\n",
+        "test_protocols_hold.HoldTests.test_waits",
+    ),
+    Guard(
+        "L17",
+        "it is told when its WAL does not come",
+        "protocols/hold.py",
+        "            if error is not None:\n",
+        "            if False:\n",
+        "test_protocols_hold.HoldTests.test_not_for_ever",
+    ),
+    Guard(
         "L18",
         "a disk that is slow or full holds the server back",
         "archive/backpressure.py",

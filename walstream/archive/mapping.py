@@ -62,7 +62,7 @@ def load_image(files: FileSystem, paths: ArchivePaths, request: SegmentRequest) 
                 return image
         except (OSError, FormatError, ArchiveError) as error:
             trouble = trouble or error
-    raise WALUnavailable(request.segment) from trouble
+    raise WALUnavailable(request.segment, reason=_reason(trouble)) from trouble
 
 
 def _load(files: FileSystem, path: str, request: SegmentRequest) -> Image | None:
@@ -99,6 +99,13 @@ def _map(
         for begin in range(offset, offset + valid, _READ):
             files.pread(fd, _READ, begin)
     return Image(mapping, request.start + offset, offset)
+
+
+def _reason(trouble: Exception | None) -> str | None:
+    """What clients may know of it: where the archive lies is none of their business."""
+    if isinstance(trouble, OSError):
+        return trouble.strerror
+    return None if trouble is None else str(trouble)
 
 
 def _check_header(header: SegmentHeader, name: str, request: SegmentRequest) -> None:

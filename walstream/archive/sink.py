@@ -350,7 +350,6 @@ class ArchiveSink:
         """See `StreamOwner.stream_replaced`."""
         self._maker.suspect(None)
         self._provider.was_replaced(self._history.timeline, self._size().number(start))
-        self._public.written(self._stream)
 
     def stream_failed(self, error: SinkFailed | DamagedWAL) -> None:
         """See `StreamOwner.stream_failed`."""

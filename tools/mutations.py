@@ -108,9 +108,10 @@ GUARDS = (
         "L1",
         "the end mark is written before anything is acknowledged",
         "archive/sink.py",
-        "            self._tell(durable)\n        self._flushed, self._durable = lsn, durable\n",
-        "            pass\n        self._flushed, self._durable = lsn, durable\n"
-        "        self._tell(durable)\n",
+        "        self._public.synced(durable)\n"
+        "        self._flushed, self._durable = lsn, durable\n",
+        "        self._flushed, self._durable = lsn, durable\n"
+        "        self._public.synced(durable)\n",
         "test_archive_faults.EachStepTests.test_mark_before_word",
     ),
     Guard(
@@ -361,6 +362,22 @@ GUARDS = (
         "                end = gap.start\n",
         "                pass\n",
         "test_archive_gaps.ServingTests.test_up_to_it",
+    ),
+    Guard(
+        "L17",
+        "a client that is a little ahead is not refused",
+        "protocols/stream_request.py",
+        "        if start - end.lsn > identity.segment_size:\n",
+        "        if True:\n",
+        "test_protocols_hold.HoldTests.test_waits",
+    ),
+    Guard(
+        "L17",
+        "it is told when its WAL does not come",
+        "protocols/hold.py",
+        "            if error is not None:\n",
+        "            if False:\n",
+        "test_protocols_hold.HoldTests.test_not_for_ever",
     ),
     Guard(
         "L18",

@@ -212,13 +212,15 @@ class WALUnavailable(WalstreamError):
 
     :ivar segment: the name of the segment file that is missing.
     :ivar gap: the gap in which it lies, if the operator accepted one.
+    :ivar reason: why it cannot be served, if there is a file of it.
     """
 
-    def __init__(self, segment: str, *, gap: str | None = None) -> None:
+    def __init__(self, segment: str, *, gap: str | None = None, reason: str | None = None) -> None:
         text = f"requested WAL segment {segment} is not in the archive"
         super().__init__(text if gap is None else f"{text}, which has a gap {gap}")
         self.segment = segment
         self.gap = gap
+        self.reason = reason
 
 
 class EndOfTimeline(WalstreamError):

@@ -54,7 +54,8 @@ class IWALCursor(Interface):
     position: int = Attribute("The byte position that `read` gives next.")
     available: int = Attribute(
         "The byte position up to which the provider may give WAL at this moment; on a historic "
-        "timeline never past its switch point. Grows only."
+        "timeline never past its switch point. Grows only, unless WAL was served before it was "
+        "durable, and could not be kept: then it is where that goes on when it comes again."
     )
 
     def read(limit: int) -> memoryview:
@@ -93,7 +94,9 @@ class IWALProvider(Interface):
         take that for granted (see `walstream.wire.stream`). Where `IWALSink.write` was told to
         stop is such a position, and so is the end of any page.
 
-        Served WAL is durable WAL: the position never goes back on one timeline.
+        Never goes back on one timeline: served WAL is durable WAL. A provider may be told to serve
+        what it has not made durable yet. If that cannot be kept, the position stays, and cursors
+        wait until the same WAL has come again.
         """
 
     def history(timeline: int) -> Deferred[TimelineHistory]:
@@ -110,6 +113,8 @@ class IWALProvider(Interface):
 
     def open(timeline: int, start: LSN) -> Deferred[IWALCursor]:
         """A cursor at *start* on *timeline*, which is the current one or in its history.
+
+        On the current one *start* may lie beyond the end: `ready` waits until WAL is there.
 
         :raises WALUnavailable: (in the Deferred) when the segment of *start* is not held.
         """

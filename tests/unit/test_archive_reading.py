@@ -77,7 +77,7 @@ class ImagesTests(SynchronousTestCase):
         self.size = 4096
         self.images = Images(self.lane, self.load, spare=2)
 
-    def load(self, timeline: int, number: int) -> Callable[[], Image]:
+    def load(self, timeline: int, number: int, offset: int) -> Callable[[], Image]:
         """A job that maps nothing in particular."""
 
         def job() -> Image:
@@ -322,7 +322,7 @@ class CursorImagesTests(SynchronousTestCase):
         self.images = Images(self.lane, self.load)
         self.cursor = Cursor(1, 0, SIZE, self.tail, self.images)
 
-    def load(self, timeline: int, number: int) -> Callable[[], Image]:
+    def load(self, timeline: int, number: int, offset: int) -> Callable[[], Image]:
         """A job that maps nothing in particular."""
 
         def job() -> Image:
@@ -370,7 +370,7 @@ class CursorImagesTests(SynchronousTestCase):
         self.cursor.position = 100 * SIZE
         ready = self.cursor.ready().addErrback(lambda _: None)
         ready.cancel()
-        self.assertEqual(self.tail._waiting, {})
+        self.assertEqual(list(self.tail._waiting), [])
 
     def test_replaced_under_the_reader(self) -> None:
         """Nothing more is read from the old file."""
@@ -419,20 +419,26 @@ class MissingTests(CursorCase):
         return " ".join(self.log.reasons)
 
     def test_before_and_behind(self) -> None:
-        """What is not held, and what does not exist yet."""
+        """What is not held; what does not exist yet can be waited for."""
         self.unavailable(self.archive.open(1, SIZE.start(4)), self.name(4))
-        self.unavailable(self.archive.open(1, LSN(self.end + 1)), self.name(7))
+        ready = self.cursor(self.end + 10).ready()
+        self.write(self.archive, 10)
+        self.flush(self.archive)
+        self.assertNoResult(ready)
+        self.write(self.archive, 1)
+        self.flush(self.archive)
+        self.successResultOf(ready)
 
     def test_another_timeline(self) -> None:
         """Nothing of it is held."""
         self.unavailable(self.archive.open(2, START), self.name(5, 2))
 
     def test_nothing_at_all(self) -> None:
-        """An archive without WAL can be opened at its end only, which is 0/0."""
+        """An archive without WAL ends at 0/0, and whatever may come has to be waited for."""
         self.path = self.path / "empty"
         self.archive = self.open()
-        self.unavailable(self.archive.open(1, LSN(1)), "000000010000000000000000")
-        self.assertNoResult(self.cursor(0).ready().addErrback(lambda _: None))
+        for start in (0, START):
+            self.assertNoResult(self.cursor(start).ready().addErrback(lambda _: None))
 
     def test_vanished_on_the_way(self) -> None:
         """The next segment was removed, or damaged: its name is told when its turn comes."""

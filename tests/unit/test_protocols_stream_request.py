@@ -59,6 +59,22 @@ class DecideTests(SynchronousTestCase):
                 "of this server 0/D002288",
             )
 
+    def test_a_little_ahead_of_the_end(self) -> None:
+        """Up to a segment ahead a client may wait, if it may at all; further it is refused."""
+        for timeline, start, waits in (
+            (None, "0/D002289", True),
+            (5, "0/D102288", True),
+            (5, "0/D102289", False),
+            (5, "FF/0", False),
+        ):
+            asking = decide(self.provider, timeline, LSN.parse(start), may_wait=True)
+            request = self.successResultOf(Deferred.fromCoroutine(asking))
+            assert isinstance(request, StreamRequest)
+            self.assertEqual((request.is_ahead, request.refusal is None), (waits, waits), start)
+        request = self.decide(5, "0/D102288")
+        assert isinstance(request, StreamRequest)
+        self.assertFalse(request.is_ahead)
+
     def test_timeline_not_in_history(self) -> None:
         """Of timelines that are not ours, nothing can be had; newer ones are not ours."""
         for timeline in (2, 4, 6, 2**32 - 1):

@@ -1,4 +1,8 @@
-"""Cursors: each reads the WAL of one timeline, from images that all of them share."""
+"""Cursors: each reads the WAL of one timeline, from images that all of them share.
+
+A cursor is woken for every piece of WAL that comes, and there may be a thousand of them: what is
+done between a wake-up and a read has to be little.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from walstream.archive.images import Image, Images
+from walstream.archive.images import WINDOW, Image, Images
 from walstream.archive.places import Place
 from walstream.archive.tail import Tail
 from walstream.errors import WalstreamError, WALUnavailable
@@ -21,9 +25,9 @@ _NOTHING = memoryview(b"")
 
 @implementer(IWALCursor)
 class Cursor:
-    """Reads from the image of one segment at a time, and has the next one ready in time.
+    """Reads from one image at a time, of a segment or a window, and has the next one ready in time.
 
-    At most two segments are mapped for it, which it shares with whoever reads there too.
+    At most two are mapped for it, which it shares with whoever reads there too.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class Cursor:
         self.position = position
         self._timeline = timeline
         self._size = size
+        self._window = min(size, WINDOW)
         self._tail = tail
         self._images = images
         self._place = place
@@ -56,7 +61,7 @@ class Cursor:
         return self._tail.available(self._timeline, self.position)
 
     def read(self, limit: int) -> memoryview:
-        """See `IWALCursor.read`. An image's end is a segment's."""
+        """See `IWALCursor.read`. An image's end is a segment's, or a window's in it."""
         start = self.position
         image = self._image
         if image is None or not image.start <= start < image.end or image.is_stale:
@@ -103,7 +108,7 @@ class Cursor:
             self._waiter = None
             waiter.callback(None)
         elif self._loading is None:
-            self._load(self._size.number(self.position))
+            self._load(self.position)
 
     def _wait_for_more(self, waiter: Deferred[None]) -> None:
         over: WalstreamError | None = self._tail.is_over(self._timeline, self.position)
@@ -145,11 +150,12 @@ class Cursor:
 
     def _look_ahead(self, position: int) -> None:
         if position < self.available:
-            self._load(self._size.number(position))
+            self._load(position)
 
-    def _load(self, number: int) -> None:
-        self._loading = number
-        acquired = self._images.acquire(self._timeline, number)
+    def _load(self, position: int) -> None:
+        self._loading = start = position - position % self._window
+        size = self._size
+        acquired = self._images.acquire(self._timeline, size.number(start), size.offset(start))
         acquired.addCallbacks(self._loaded, self._not_loaded)
 
     def _loaded(self, image: Image) -> None:
@@ -161,12 +167,12 @@ class Cursor:
         self._proceed()
 
     def _not_loaded(self, failure: Failure) -> None:
-        """Of a segment that is only looked ahead for, it is told when its turn comes."""
-        number, self._loading = self._loading, None
+        """Of what is only looked ahead for, it is told when its turn comes."""
+        start, self._loading = self._loading, None
         waiter = self._waiter
         if waiter is None:
             return
-        if number == self._size.number(self.position):
+        if start == self.position - self.position % self._window:
             self._waiter = None
             waiter.errback(failure)
         else:

@@ -12,6 +12,7 @@ from zope.interface import implementer
 from walstream.archive.checking import Verify
 from walstream.archive.serving import Equipment, ServedArchive, uncancelled
 from walstream.archive.sink import ArchiveSink
+from walstream.archive.tail import Serve
 from walstream.formats.lsn import LSN
 from walstream.interfaces import (
     BackupHistoryFile,
@@ -38,7 +39,12 @@ class ArchiveDirectory(ServedArchive):
         *,
         equipment: Equipment | None = None,
         verify: Verify = Verify.HEADERS,
+        serve: Serve = Serve.FLUSHED,
     ) -> None:
+        """
+        :param verify: what of the WAL is checked before it counts.
+        :param serve: when it is served. In other processes it is never before it is durable.
+        """
         super().__init__(path, equipment or Equipment.of(reactor))
         self._sink = ArchiveSink(
             self._equipment.files,
@@ -47,6 +53,7 @@ class ArchiveDirectory(ServedArchive):
             self._provider,
             self._equipment.writing,
             verify,
+            serve,
         )
 
     # IWALSink

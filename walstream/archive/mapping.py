@@ -1,4 +1,4 @@
-"""Makes an image of a segment file: finds it, decodes it, maps it, reads it ahead, checks it.
+"""Makes an image of a segment file: finds it, decodes it, maps a window, reads it ahead, checks it.
 
 Everything here waits for the disk, so it belongs into a lane.
 """
@@ -13,7 +13,7 @@ from mmap import MAP_SHARED, PROT_READ, mmap
 from walstream.archive.codecs import codec_of
 from walstream.archive.compression import decode_unnamed
 from walstream.archive.filesystem import FileSystem
-from walstream.archive.images import Image
+from walstream.archive.images import WINDOW, Image
 from walstream.archive.native import populate
 from walstream.archive.paths import ArchivePaths
 from walstream.errors import ArchiveError, FormatError, WALUnavailable
@@ -34,6 +34,7 @@ class SegmentRequest:
     :ivar candidates: the files that may hold it, best first.
     :ivar start: the position of its first byte.
     :ivar valid: how many of its bytes are WAL at this moment.
+    :ivar offset: where the window begins, of which an image is wanted.
     """
 
     segment: str
@@ -41,13 +42,15 @@ class SegmentRequest:
     identity: SystemIdentity
     start: LSN
     valid: int
+    offset: int = 0
 
 
 def load_image(files: FileSystem, paths: ArchivePaths, request: SegmentRequest) -> Image:
-    """Map the first of the candidates that exists and is whole.
+    """Map a window of the first of the candidates that exists and is whole.
 
-    A compressed one is decoded first, into a file that has no name: its pages are the kernel's to
-    write out when memory is short, as those of a segment are.
+    A compressed one is decoded first, all of it, since only its end tells whether it is good; into
+    a file that has no name: its pages are the kernel's to write out when memory is short, as those
+    of a segment are. It is mapped as a whole, so that nobody decodes it again for another window.
 
     :raises WALUnavailable: if there is none; if one cannot be served, that is its cause.
     """
@@ -59,7 +62,7 @@ def load_image(files: FileSystem, paths: ArchivePaths, request: SegmentRequest) 
                 return image
         except (OSError, FormatError, ArchiveError) as error:
             trouble = trouble or error
-    raise WALUnavailable(request.segment) from trouble
+    raise WALUnavailable(request.segment, reason=_reason(trouble)) from trouble
 
 
 def _load(files: FileSystem, path: str, request: SegmentRequest) -> Image | None:
@@ -69,27 +72,40 @@ def _load(files: FileSystem, path: str, request: SegmentRequest) -> Image | None
     except FileNotFoundError:
         return None
     try:
-        if codec_of(path) is not None:
-            fds.append(decode_unnamed(files, fds[0], path, request.identity.segment_size))
-        return _map(files, fds[-1], path, request)
+        size = request.identity.segment_size
+        if codec_of(path) is None:
+            return _map(files, fds[0], path, request, request.offset, min(size, WINDOW))
+        fds.append(decode_unnamed(files, fds[0], path, size))
+        return _map(files, fds[-1], path, request, 0, size)
     finally:
         for fd in fds:
             files.close(fd)
 
 
-def _map(files: FileSystem, fd: int, path: str, request: SegmentRequest) -> Image:
+def _map(
+    files: FileSystem, fd: int, path: str, request: SegmentRequest, offset: int, length: int
+) -> Image:
     name, size = os.path.basename(path), request.identity.segment_size
     found = files.size_of(fd)
     if found != size:
         raise FormatError(f"{name} has {found} bytes and not {size}")
-    mapping = mmap(fd, size, flags=MAP_SHARED, prot=PROT_READ)
-    # What lies behind has just been written, if at all, so it is in memory anyway.
-    if not populate(mapping, request.valid):
-        for offset in range(0, request.valid, _READ):
-            files.pread(fd, _READ, offset)
     if request.valid >= LONG_HEADER_SIZE:
-        _check_header(SegmentHeader.parse(mapping[:LONG_HEADER_SIZE]), name, request)
-    return Image(mapping, request.start)
+        head = files.pread(fd, LONG_HEADER_SIZE, 0)
+        _check_header(SegmentHeader.parse(head), name, request)
+    mapping = mmap(fd, length, flags=MAP_SHARED, prot=PROT_READ, offset=offset)
+    # What lies behind has just been written, if at all, so it is in memory anyway.
+    valid = min(request.valid - offset, length)
+    if not populate(mapping, valid):
+        for begin in range(offset, offset + valid, _READ):
+            files.pread(fd, _READ, begin)
+    return Image(mapping, request.start + offset, offset)
+
+
+def _reason(trouble: Exception | None) -> str | None:
+    """What clients may know of it: where the archive lies is none of their business."""
+    if isinstance(trouble, OSError):
+        return trouble.strerror
+    return None if trouble is None else str(trouble)
 
 
 def _check_header(header: SegmentHeader, name: str, request: SegmentRequest) -> None:

@@ -47,7 +47,7 @@ class ArchiveProvider:
         self._paths = paths
         self._documents = documents
         self._places = places
-        self._tail = Tail()
+        self._tail = Tail(lane.tell)
         self._images = Images(lane, self._load)
 
     # IWALProvider
@@ -66,8 +66,8 @@ class ArchiveProvider:
     async def open(self, timeline: int, start: LSN) -> Cursor:
         """See `IWALProvider.open`. At the end there is nothing to hold yet, so none is needed."""
         size, available = self._size(), self._tail.available(timeline, start)
-        if start > available:
-            gap = self._tail.gap_at(start)
+        gap = self._tail.gap_at(start)
+        if start > available and (gap is not None or timeline != self._tail.end.timeline):
             raise WALUnavailable(
                 size.name(timeline, size.number(start)), gap=None if gap is None else str(gap)
             )
@@ -93,7 +93,7 @@ class ArchiveProvider:
     # For those who fill the archive, or watch how another process does.
 
     def extend(self, end: WALPosition, history: TimelineHistory | None = None) -> None:
-        """WAL may be served up to *end*; with its *history*, when it is on another timeline."""
+        """WAL is durable up to *end*; with its *history*, when that is on another timeline."""
         before = self._tail.end
         if history is not None and before.timeline in history:
             switch_point = history.switch_point(before.timeline)
@@ -101,6 +101,20 @@ class ArchiveProvider:
                 # Only the new timeline's file surely has all of the segment up to there.
                 self._images.forget(before.timeline, self._size().number(switch_point))
         self._tail.move(end, history)
+
+    def extend_written(self, lsn: int) -> None:
+        """WAL of the current timeline may be served up to *lsn*, though it is not durable yet."""
+        self._tail.move_ahead(lsn)
+
+    def take_back(self) -> None:
+        """What is not durable is not to be read any more, from the files that have it now.
+
+        It is expected again, the same, and served then. The end stays where it is.
+        """
+        tail = self._tail
+        if tail.readable > tail.durable:
+            tail.fall_back()
+            self._images.forget_from(tail.end.timeline, self._size().number(tail.durable))
 
     def was_replaced(self, timeline: int, number: int) -> None:
         """A segment is in another file than before."""
@@ -130,7 +144,7 @@ class ArchiveProvider:
     def _size(self) -> SegmentSize:
         return self.identity.segment_size if self.identity is not None else DEFAULT_SEGMENT_SIZE
 
-    def _load(self, timeline: int, number: int) -> Callable[[], Image]:
+    def _load(self, timeline: int, number: int, offset: int) -> Callable[[], Image]:
         assert self.identity is not None, "WAL is available, so it is known whose"
         size = self.identity.segment_size
         start = size.start(number)
@@ -139,7 +153,8 @@ class ArchiveProvider:
             candidates=self._candidates(timeline, number),
             identity=self.identity,
             start=start,
-            valid=min(self._tail.available(timeline, start) - start, size),
+            valid=min(self._tail.available(timeline, start + offset) - start, size),
+            offset=offset,
         )
         return partial(load_image, self._files, self._paths, request)
 
@@ -149,7 +164,7 @@ class ArchiveProvider:
         Each may be compressed, and become so between two looks. The segment in which a historic
         timeline ends may never have been finished on it. As PostgreSQL does, it is read from a
         timeline's that follows: it has the same bytes up to the switch point. A .partial is good
-        only where the archive ends, or a gap begins.
+        only where the archive ends, from where it is durable on, or a gap begins.
         """
         size, history = self._size(), self._tail.history
         names = forms_of(size.name(timeline, number))
@@ -159,8 +174,9 @@ class ArchiveProvider:
                 return names
             timeline = history.successor(timeline)
             names += forms_of(size.name(timeline, number))
-        ends = [self._tail.end.lsn, *(gap.start for gap in self._tail.gaps)]
-        if number in map(size.number, ends):
+        tail = self._tail
+        is_unfinished = size.number(tail.durable) <= number <= size.number(tail.end.lsn)
+        if is_unfinished or number in (size.number(gap.start) for gap in tail.gaps):
             # It may get its final name at any moment, between two looks too.
             name = names[-1]
             names += [f"{name}.partial", *forms_of(name)]

@@ -99,6 +99,11 @@ class OpenSegment:
         self.path = path
         self._held_fd = decoded
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file has the segment's name, so that who looks for the segment finds it."""
+        return self._temporary is None
+
     def put(self, position: int, data: memoryview) -> None:
         """Write *data*, which lies inside the segment, to where it belongs.
 

@@ -13,7 +13,7 @@ from walstream.archive.abandoned import give_up_beyond
 from walstream.archive.backpressure import Backpressure
 from walstream.archive.bookkeeping import Bookkeeping
 from walstream.archive.checking import Verify
-from walstream.archive.continuity import begins_at, check_continues, check_gap
+from walstream.archive.continuity import check_continues, check_gap
 from walstream.archive.documents import Documents
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.identity import check_same_system, store_identity
@@ -21,9 +21,11 @@ from walstream.archive.lane import Lane
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.possession import Expected
 from walstream.archive.provider import ArchiveProvider
+from walstream.archive.publication import Publication
 from walstream.archive.stream import Stream
 from walstream.archive.stream_maker import StreamMaker
 from walstream.archive.survey import Survey
+from walstream.archive.tail import Serve
 from walstream.archive.tenure import Tenure
 from walstream.errors import DamagedWAL, SinkFailed
 from walstream.formats.lsn import LSN
@@ -53,6 +55,7 @@ class ArchiveSink:
         provider: ArchiveProvider,
         lane: Lane,
         verify: Verify = Verify.HEADERS,
+        serve: Serve = Serve.FLUSHED,
     ) -> None:
         self.backpressure = Backpressure()
         # Called when the archive was let go: whoever else has something of it open closes it too.
@@ -65,15 +68,12 @@ class ArchiveSink:
         self._one_at_a_time = DeferredLock()
         self._tenure = Tenure(files, paths, lane)
         documents.assure = self._tenure.assure
+        self._public = Publication(provider, self._tenure, serve)
         self._books = Bookkeeping(files, paths, lane, self._tenure.assure)
         self._maker = StreamMaker(files, paths, lane, self._tenure.assure, verify)
         self._stream: Stream | None = None
         self._written = self._flushed = 0
         self._durable: WALPosition | None = None
-        # What other processes were told, which they must find again: the mark's end.
-        self._told: WALPosition | None = None
-        # The first end of the stream that they may be told.
-        self._worth_telling = 0
         # Of the stream's timeline.
         self._history = TimelineHistory(1, ())
 
@@ -158,12 +158,17 @@ class ArchiveSink:
         stream = self._stream
         if stream is None or (stream.failure is None and stream.written == stream.start):
             return succeed(LSN(self._flushed))
-        return stream.flush()
+        flushed = stream.flush()
+        self._public.written(stream)
+        return flushed
 
     def sync_soon(self) -> None:
         """See `IPromptSink.sync_soon`."""
         if self._stream is not None:
             self._stream.sync_soon()
+            # The disk is at work meanwhile. Were it the other way round, a commit that waits for
+            # it would wait for all the followers first.
+            self._public.written(self._stream)
 
     def watch_durable(
         self, in_thread: Callable[[int], bool] | None, in_reactor: Callable[[], None] | None
@@ -214,7 +219,7 @@ class ArchiveSink:
             if held is None or held.lsn <= switch_point:
                 return
             await give_up_beyond(self._provider, self._size(), held, switch_point)
-            self._told = self._durable = durable = WALPosition(held.timeline, switch_point)
+            self._public.told = self._durable = durable = WALPosition(held.timeline, switch_point)
             self._written = self._flushed = switch_point
             try:
                 self._tenure.mark(durable)
@@ -243,9 +248,8 @@ class ArchiveSink:
         if found.end is not None:
             # An end before which there is no WAL is no promise.
             if found.newest_finished is not None or self._size().offset(found.end.lsn):
-                self._told = found.end
-            if found.end != self._provider.end():
-                self._provider.extend(found.end, found.history)
+                self._public.told = found.end
+            self._public.found(found.end, found.history)
 
     async def _regain(self) -> None:
         """Take the archive again if it was let go, or is not where it was."""
@@ -255,7 +259,7 @@ class ArchiveSink:
             with suppress(SinkFailed):
                 await self._end_stream()
             await self._let_go()
-        self._found(await self._tenure.retake(Expected(self._provider.identity, self._told)))
+        self._found(await self._tenure.retake(Expected(self._provider.identity, self._public.told)))
         self._log.info("archive {path} is taken into use again", path=self._paths.root)
 
     async def _let_go(self) -> None:
@@ -290,10 +294,7 @@ class ArchiveSink:
             # Everything before is durable on the timelines before, or will never come; what
             # follows is not yet.
             self._flushed = start.lsn
-        # A new timeline's first segment begins with WAL of the old one. Until that has come
-        # again, followers are better off with the old one.
-        is_new = self._provider.end().timeline != start.timeline
-        self._worth_telling = begins_at(history) if is_new else 0
+        self._public.begin(history, goes_on=behind_gap is None)
 
     async def _history_of(self, timeline: int) -> TimelineHistory:
         held = self._durable
@@ -322,32 +323,27 @@ class ArchiveSink:
     # StreamOwner
 
     def stream_is_durable(self, lsn: int) -> None:
-        """Report how far the archive is durable, unless the timeline is not worth it yet."""
+        """Report how far the archive is durable."""
         durable = WALPosition(self._history.timeline, LSN(lsn))
-        is_known = self._provider.end().timeline == durable.timeline
-        is_worth_telling = lsn >= self._worth_telling
-        if is_worth_telling:
-            # Before anything is said: if it cannot be written, a restart would know of less.
-            self._tell(durable)
+        # Before anything is said: if it cannot be written, a restart would know of less.
+        self._public.synced(durable)
         self._flushed, self._durable = lsn, durable
         self._books.came()
-        if is_worth_telling:
-            self._provider.extend(durable, None if is_known else self._history)
+        self._public.durable(durable)
+        self._public.written(self._stream)
 
     def stream_is_synced(self, lsn: int) -> None:
         """See `StreamOwner.stream_is_synced`: the mark is written before anybody is told."""
-        if lsn >= self._worth_telling:
-            self._tell(WALPosition(self._history.timeline, LSN(lsn)))
-
-    def _tell(self, durable: WALPosition) -> None:
-        # The lane may have told a later end already.
-        if self._told is None or self._told < durable:
-            self._tenure.mark(durable)
-            self._told = durable
+        self._public.synced(WALPosition(self._history.timeline, LSN(lsn)))
 
     def stream_is_followed(self) -> bool:
-        """See `StreamOwner.stream_is_followed`."""
-        return self._provider.is_followed
+        """See `StreamOwner.stream_is_followed`. Who has it already waits for nothing."""
+        return self._provider.is_followed and not self._public.serves_written
+
+    def stream_is_checked(self) -> None:
+        """See `StreamOwner.stream_is_checked`."""
+        if self._provider.is_followed and self._public.serves_written:
+            self._lane.tell(lambda: self._public.written(self._stream))
 
     def stream_has_unsynced(self, segments: int) -> None:
         """See `StreamOwner.stream_has_unsynced`."""
@@ -361,6 +357,7 @@ class ArchiveSink:
     def stream_failed(self, error: SinkFailed | DamagedWAL) -> None:
         """See `StreamOwner.stream_failed`."""
         self._maker.suspect(self._history.timeline)
+        self._provider.take_back()
         self.backpressure.stop()
 
     def _store_identity(self, identity: SystemIdentity) -> None:

@@ -33,7 +33,7 @@ _WRITEBACK_EVERY = 4 << 20
 
 
 class StreamOwner(Protocol):
-    """Who is told what becomes of a stream. All calls but one come in the reactor's thread."""
+    """Who is told what becomes of a stream, in the reactor's thread unless another one is said."""
 
     def stream_is_durable(self, lsn: int) -> None:
         """Everything up to *lsn* is durable.
@@ -49,6 +49,9 @@ class StreamOwner(Protocol):
 
     def stream_is_followed(self) -> bool:
         """Whether anybody in this process waits for WAL to become durable. In any thread."""
+
+    def stream_is_checked(self) -> None:
+        """More may be read than before: see `Stream.readable`. Comes in the lane's thread."""
 
     def stream_has_unsynced(self, segments: int) -> None:
         """So many segments are complete and not yet durable."""
@@ -102,6 +105,7 @@ class Stream:
         self._pages = pages
         self._records = records
         self._first = first
+        self._awaits_place = first is not None and not first.is_in_place
         self._segment: OpenSegment | None = None
         self._unsynced = 0
         self._write_back_at = start.lsn + _WRITEBACK_EVERY
@@ -111,10 +115,22 @@ class Stream:
         self._is_broken = False
         # As `flushed`, and ahead of it: by the lane's thread's own knowledge.
         self._synced = flushed
+        # As far as the lane has looked at the records, if it does.
+        self._checked = flushed
         self._sync_is_due = False
         # Where the lane has come, in which segment; whether the reactor knows, and is to know.
         self._news: tuple[int, OpenSegment] | None = None
         self._has_news = self._reactor_is_told = self._is_enough = False
+
+    @property
+    def readable(self) -> int:
+        """The position up to which WAL was found good, and is in the files that have the names.
+
+        May go back when the stream fails: to what is durable.
+        """
+        if self.failure is not None or self._awaits_place:
+            return self.flushed
+        return self.written if self._records is None else self._checked
 
     # Taking WAL.
 
@@ -230,6 +246,8 @@ class Stream:
         try:
             if self._records is not None and segment is not None:
                 self._records.check(segment, end)
+                self._checked = end
+                self._owner.stream_is_checked()
             step()
             if end > self._synced:
                 self._synced = end
@@ -261,7 +279,7 @@ class Stream:
         self._news = end, segment
         self._has_news = True
         # To wake the reactor costs more than all else here, and on a commit's path at that.
-        is_urgent = not self._is_enough or self._owner.stream_is_followed()
+        is_urgent = not self._is_enough or segment.was_replaced or self._owner.stream_is_followed()
         if is_urgent and not self._reactor_is_told:
             self._reactor_is_told = True
             self._lane.tell(self.catch_up)
@@ -284,7 +302,7 @@ class Stream:
 
     def _advance(self, end: int, segment: OpenSegment | None) -> None:
         if segment is not None and segment.was_replaced:
-            segment.was_replaced = False
+            segment.was_replaced = self._awaits_place = False
             self._owner.stream_replaced(segment.start)
         if end > self.flushed:
             self.flushed = end

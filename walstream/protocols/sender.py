@@ -15,6 +15,7 @@ from walstream.interfaces import ISlotStore, IWALProvider, WALPosition
 from walstream.protocols.answers import Answers
 from walstream.protocols.delayed import open_delayed
 from walstream.protocols.direct import DirectWriter, direct_connection
+from walstream.protocols.hold import Hold
 from walstream.protocols.lag import LagTracker
 from walstream.protocols.limits import Limits
 from walstream.protocols.outgoing import OutgoingStream, StreamEvents
@@ -22,7 +23,7 @@ from walstream.protocols.phases import SenderPhase
 from walstream.protocols.session import Session
 from walstream.protocols.settings import SenderSettings, client_sender_timeout
 from walstream.protocols.standbys import Standby, Standbys, StandbyState
-from walstream.protocols.stream_request import StreamRequest, decide
+from walstream.protocols.stream_request import StreamRequest, decide, end_of
 from walstream.wire import messages
 from walstream.wire.commands import StartReplication
 from walstream.wire.copydata import UnknownStandbyMessage
@@ -80,6 +81,7 @@ class WALSender(Session):
         self._timeline = 0
         self._successor: EndOfTimeline | None = None
         self._is_stopping = False
+        self._hold = Hold(provider, clock, settings.hold_ahead, self._break_off)
         self._reached: tuple[int, int] | None = None
 
     # What Twisted and the transport call.
@@ -141,6 +143,7 @@ class WALSender(Session):
     def shut_down(self) -> None:
         """The service stops: streams end as those of a PostgreSQL server that shuts down."""
         self._is_stopping = True
+        self._hold.give_up()
         if self.phase is SenderPhase.STREAMING:
             assert self.stream is not None
             self.phase = SenderPhase.SHUTTING_DOWN
@@ -213,7 +216,9 @@ class WALSender(Session):
                 return
         arrivals = self._limits.arrivals_for(self._settings, self._application_name())
         self.is_delayed = arrivals is not None
-        request = await decide(self._provider, timeline, start)
+        modern = payload is WALPayload.MODERN
+        may_wait = modern and self._settings.hold_ahead > 0
+        request = await decide(self._provider, timeline, start, may_wait=may_wait)
         if isinstance(request, EndOfTimeline):
             if arrivals is None:
                 self._finish_stream(request)
@@ -221,7 +226,6 @@ class WALSender(Session):
             # It is told in a stream, when it has been known for long enough.
             assert timeline is not None, "the current timeline has no end"
             request = StreamRequest(timeline, start)
-        modern = payload is WALPayload.MODERN
         self.send(messages.copy_both_response() if modern else messages.copy_out_response())
         if request.refusal is not None:
             raise request.refusal
@@ -259,6 +263,7 @@ class WALSender(Session):
             ),
             self._limits.pace(self._settings, self._clock),
         )
+        self._hold.begin(request)
         if self.output_full:
             self.stream.pause()
         self.stream.start()
@@ -306,7 +311,8 @@ class WALSender(Session):
 
     def _cursor_over(self, failure: Failure) -> None:
         if isinstance(failure.value, EndOfTimeline):
-            self._end_timeline(failure.value)
+            if not self._hold.has_forked(failure.value):
+                self._end_timeline(failure.value)
         elif isinstance(failure.value, WALUnavailable):
             self._end_stream()
             self.refuse(failure)
@@ -325,19 +331,10 @@ class WALSender(Session):
         """The client's CopyDone has come: ours, if it is not out yet, and the result."""
         self._end_stream()
         if self._successor is None:
+            # It is told even if the client stopped early.
             self.send(messages.copy_done())
-            self._successor = await self._end_of(self._timeline)
+            self._successor = await end_of(self._provider, self._timeline)
         self._finish_stream(self._successor)
-
-    async def _end_of(self, timeline: int) -> EndOfTimeline | None:
-        """What follows a timeline, which the client is told even if it stopped early."""
-        current = self._provider.end().timeline
-        if timeline == current:
-            return None
-        history = await self._provider.history(current)
-        switch_point = history.switch_point(timeline)
-        assert switch_point is not None  # only the current timeline has none
-        return EndOfTimeline(history.successor(timeline), switch_point)
 
     def _finish_stream(self, successor: EndOfTimeline | None) -> None:
         """The result of START_REPLICATION. libpq wants both CommandCompletes."""
@@ -371,6 +368,7 @@ class WALSender(Session):
     def _end_stream(self) -> None:
         if self.stream is None:
             return
+        self._hold.end()
         self.stream.stop()
         if self.standby is not None:
             self._reached = self.stream.sent, self.standby.flush

@@ -271,7 +271,7 @@ class Session(Line):
             error = CommandError(
                 "58P01",
                 f"requested WAL segment {error.segment} has already been removed",
-                detail=None if error.gap is None else f"The archive has a gap {error.gap}.",
+                detail=_why(error),
             )
         if not isinstance(error, CommandError):
             return failure
@@ -308,6 +308,14 @@ def _session_time(seconds: float) -> str:
     """As PostgreSQL's ``log_disconnections`` words it."""
     minutes, rest = divmod(max(0.0, seconds), 60)
     return f"{int(minutes) // 60}:{int(minutes) % 60:02}:{rest:06.3f}"
+
+
+def _why(error: WALUnavailable) -> str | None:
+    if error.gap is not None:
+        return f"The archive has a gap {error.gap}."
+    if error.reason is not None:
+        return f"The archive has a file of it, which cannot be served: {error.reason}."
+    return None
 
 
 def _error_response(severity: str, error: CommandError) -> bytes:

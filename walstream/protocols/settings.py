@@ -32,6 +32,8 @@ class SenderSettings:
     :ivar close_timeout: seconds that a closing connection has to take its last bytes.
     :ivar send_buffer: the size of a client's socket send buffer in bytes. Measured: a quarter of
         a MiB keeps what is sent in the processor's cache, and hundreds of clients in memory.
+    :ivar hold_ahead: for how many seconds a client waits that asks for WAL a little ahead of what
+        there is, at most a segment; 0: it is refused at once, as by PostgreSQL (``--hold-ahead``).
     :ivar max_clients: how many clients may be there at a time; 0: any number (``--max-clients``).
     :ivar max_strangers: how many connections there may be that have not said yet who they are;
         the oldest of them are closed when there are more.
@@ -50,6 +52,7 @@ class SenderSettings:
     startup_timeout: float = 60.0
     close_timeout: float = 5.0
     send_buffer: int = 256 * 1024
+    hold_ahead: float = 60.0
     max_clients: int = 1000
     max_strangers: int = 100
     max_rate: int = 0

@@ -14,6 +14,7 @@ from walstream.archive.directory import ArchiveDirectory
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.lane import ThreadLane
 from walstream.archive.retention import RetentionPolicy
+from walstream.archive.tail import Serve
 from walstream.formats.compression import Compression
 from walstream.services.hub import Storage
 from walstream.services.retention import Retention
@@ -26,19 +27,21 @@ class ArchiveCare:
     """How an archive is filled and looked after.
 
     :ivar verify: what of the arriving WAL is checked.
+    :ivar serve: when followers in this process are served it.
     :ivar compression: how finished segments are compressed; None: not at all.
     :ivar compress_jobs: how many at a time.
     :ivar retention: what is kept; unless told otherwise, everything.
     """
 
     verify: Verify = Verify.HEADERS
+    serve: Serve = Serve.FLUSHED
     compression: Compression | None = None
     compress_jobs: int = 1
     retention: RetentionPolicy = field(default_factory=RetentionPolicy)
 
     def directory(self, reactor: Any, archive: str | os.PathLike[str]) -> ArchiveDirectory:
         """The archive, to be filled."""
-        return ArchiveDirectory(archive, reactor, verify=self.verify)
+        return ArchiveDirectory(archive, reactor, verify=self.verify, serve=self.serve)
 
     def caretakers(self, reactor: Any, directory: ArchiveDirectory) -> Iterator[Storage]:
         """What works on the archive while it is filled; to be opened after it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from twisted.python import usage
@@ -89,6 +90,21 @@ class HubOptions(ListenOptions, SlotOptions, ReportOptions, CareOptions):
 
     synopsis = "--upstream=CONNINFO --archive=DIR --listen=ENDPOINT [options]"
     longdesc = "Receive WAL from one server, archive it, and serve it to any number of followers."
+    optParameters = [
+        [
+            "serve",
+            None,
+            "flushed",
+            "When WAL is served: once it is flushed, that is, durable here; or once it is written.",
+        ],
+    ]
+
+    def postOptions(self) -> None:
+        """Say when WAL is served, which is the archive's business."""
+        from walstream.archive.tail import Serve
+
+        super().postOptions()
+        self.care = replace(self.care, serve=self.checked("serve", one_of(Serve)) or Serve.FLUSHED)
 
 
 class DemoOptions(CommandOptions):

@@ -166,6 +166,13 @@ class ListenOptions(CommandOptions):
             "unix:/run/walstream/.s.PGSQL.5433.",
         ],
         ["sender-timeout", None, "60", "Seconds that a client may be silent; 0: for ever."],
+        [
+            "hold-ahead",
+            None,
+            "60",
+            "Seconds that a client waits which asks for WAL a little ahead of what there is; "
+            "0: it is refused at once.",
+        ],
         ["max-clients", None, "1000", "How many clients there may be at a time; 0: any number."],
         ["max-rate", None, "0", "How much WAL each client gets per second, such as 50MB; 0: all."],
         ["max-total-rate", None, "0", "How much all of them get together; 0: all."],
@@ -209,6 +216,7 @@ class ListenOptions(CommandOptions):
         self.checked("listen", lambda text: check_endpoint(text, trust_network=trust))
         self.sender_settings: SenderSettings = SenderSettings(
             sender_timeout=self.checked("sender-timeout", seconds) or 0.0,
+            hold_ahead=self.checked("hold-ahead", seconds) or 0.0,
             max_clients=self.checked("max-clients", whole_number) or 0,
             max_rate=self.checked("max-rate", rate) or 0,
             max_total_rate=self.checked("max-total-rate", rate) or 0,

@@ -79,7 +79,8 @@ class MemoryProvider:
     def open(self, timeline: int, start: LSN) -> Deferred[IWALCursor]:
         """See `IWALProvider.open`."""
         wal = self._wal.get(timeline)
-        if wal is None or not wal.held_from <= start <= wal.available:
+        is_current = timeline == self._history.timeline
+        if wal is None or start < wal.held_from or (start > wal.available and not is_current):
             return fail(self.unavailable(timeline, start))
         cursor = MemoryCursor(self, timeline, start)
         self.cursors.append(cursor)

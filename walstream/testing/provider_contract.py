@@ -224,6 +224,18 @@ class _ProviderContract(SynchronousTestCase):
         self.settled(ready)
         self.read_up_to(cursor, self.end)
 
+    def test_waits_ahead_of_the_end(self) -> None:
+        """A cursor may be opened a little beyond it, and waits until there is WAL for it."""
+        self.append(1000)
+        cursor = self.open(self.end + 100)
+        self.assertEqual(len(cursor.read(1)), 0)
+        ready = cursor.ready()
+        self.append(100)
+        self.assertNoResult(ready)
+        self.append(self.identity.segment_size)
+        self.settled(ready)
+        self.read_up_to(cursor, self.end)
+
     def test_waiting_can_be_cancelled(self) -> None:
         """A cancelled ready() fails with CancelledError; the cursor goes on."""
         self.append(1000)

@@ -21,6 +21,7 @@ The tree, by whose fault it is and what follows:
     ``SinkFailed``           a sink could not make WAL durable
         ``ArchiveLost``          the archive is not where it was, or holds less than it did
     ``ArchiveError``         an archive directory cannot be used as it is
+    ``WorkerLost``           a process that is to serve clients for us has ended
     ``RetentionRefused``     nothing was removed from an archive, since it is not sure what may be
     ``StatusUnknown``        a process that has to do with an archive does not say how it is
 
@@ -50,6 +51,7 @@ __all__ = [
     "WALRemoved",
     "WALUnavailable",
     "WalstreamError",
+    "WorkerLost",
     "WrongSystem",
 ]
 
@@ -249,6 +251,10 @@ class ArchiveLost(SinkFailed):
 
 class ArchiveError(WalstreamError):
     """An archive directory cannot be used as it is; the text says why, and the way out."""
+
+
+class WorkerLost(WalstreamError):
+    """A worker process has ended, or could not be started; the text says how."""
 
 
 class RetentionRefused(WalstreamError):

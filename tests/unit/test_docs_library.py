@@ -31,15 +31,16 @@ class LibraryPageTests(SynchronousTestCase):
 
     def test_every_sample_is_python(self) -> None:
         """None has a syntax error."""
-        self.assertEqual(len(samples()), 4)
+        self.assertEqual(len(samples()), 5)
         for source in samples():
             compile(source, _PAGE.name, "exec")
 
     def test_the_sample_of_a_sink_passes_the_contract(self) -> None:
         """As the page's last sample tests it."""
-        _, sink, provider, contract = samples()
+        _, sink, provider, processes, contract = samples()
         self.module("digests", sink)
         self.module("recent", provider)
+        self.module("several", processes)
         case = self.module("test_digests", contract).DigestsContractTests
         result = unittest.TestResult()
         unittest.TestLoader().loadTestsFromTestCase(case).run(result)

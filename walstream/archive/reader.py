@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from zope.interface import implementer
 
@@ -37,6 +38,13 @@ class ArchiveReader(ServedArchive):
         files, lane = self._equipment.files, self._equipment.reading
         self._follower = Follower(files, self.paths, self._provider, self._documents, lane)
         self._watch = watch or make_watch(self.paths, reactor)
+
+    def look(self) -> Deferred[None]:
+        """Look at all of the archive now, though nothing has told of a change.
+
+        :raises ArchiveError: (in the Deferred) if it cannot be one archive any more.
+        """
+        return Deferred.fromCoroutine(self._follower.look())
 
     async def _start(self) -> None:
         if not os.path.isdir(self.paths.root):

@@ -79,19 +79,23 @@ class WALSenderFactory(Factory):
         """A session for a new connection; none once the sender is being stopped."""
         if self._is_draining:
             return None
+        return self.session(next(self._pids), token_bytes(_KEY_SIZE))
+
+    def session(self, pid: int, key: bytes) -> WALSender:
+        """A session of that number, which a CancelRequest with that key may cancel."""
         session = WALSender(
             self._provider,
             self._slots,
             self._settings,
             self._clock,
-            next(self._pids),
-            token_bytes(_KEY_SIZE),
+            pid,
+            key,
             self.standbys,
-            self._gone,
-            self._cancel,
+            self.gone,
+            self.cancel,
             self.limits,
         )
-        self._sessions[session.pid] = session
+        self._sessions[pid] = session
         return session
 
     def look(self) -> None:
@@ -128,7 +132,8 @@ class WALSenderFactory(Factory):
             )
             session.abort("shut down")
 
-    def _gone(self, session: WALSender) -> None:
+    def gone(self, session: WALSender) -> None:
+        """A session has ended."""
         self._sessions.pop(session.pid, None)
         if not self._is_draining or self._sessions:
             return
@@ -154,7 +159,14 @@ class WALSenderFactory(Factory):
                 return session.stream.available
         return self._provider.end().lsn
 
-    def _cancel(self, pid: int, key: bytes) -> None:
+    def cancel(self, pid: int, key: bytes) -> None:
+        """A CancelRequest has come: nothing happens if it names no session, or has not its key."""
         session = self._sessions.get(pid)
         if session is not None and compare_digest(session.key, key):
+            session.cancel_stream()
+
+    def cancel_stream(self, pid: int) -> None:
+        """End the stream of a session, whose client has shown that it may ask for that."""
+        session = self._sessions.get(pid)
+        if session is not None:
             session.cancel_stream()

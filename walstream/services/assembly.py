@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet.endpoints import serverFromString
 
 from walstream.archive.reader import ArchiveReader
+from walstream.interfaces import ISlotStore, IWALProvider
 from walstream.protocols.downstream import NOBODY, Downstream, DownstreamSettings
 from walstream.protocols.receiver import ReceiverSettings
 from walstream.protocols.sender_factory import WALSenderFactory
@@ -25,6 +26,7 @@ from walstream.services.control_values import feedback_value, policy_value, sync
 from walstream.services.endpoint import UpstreamEndpoint
 from walstream.services.hub import HubService, Storage
 from walstream.services.loop_watch import LoopWatch
+from walstream.services.processes import SenderProcesses
 from walstream.services.receive import ReceiverService
 from walstream.services.send import SenderService
 from walstream.services.slot import SlotAction, SlotService
@@ -96,21 +98,23 @@ def send(
     *,
     slot_care: SlotCare = _PLAIN_SLOT_CARE,
     control: str = IN_ARCHIVE,
+    processes: int = 1,
 ) -> HubService:
     """Serve the directory *archive*, which another process may be filling.
 
     :param listen: a Twisted server endpoint string.
     :param slot_care: how its slots are kept.
     :param control: where the control socket is: see `control_sockets`.
+    :param processes: how many processes send; with more than one, this one does not.
     """
     reader = ArchiveReader(archive, reactor)
     slots, keeper = slot_care.keep(reactor, archive)
-    factory = WALSenderFactory(reader, slots, settings, reactor)
+    factory, workers = _senders(reactor, archive, reader, slots, settings, processes)
     sender = SenderService(serverFromString(reactor, listen), factory)
     document = Document("send", reader.paths.root, reader, reactor, time.time)
     document.sending = SendingSide(factory.standbys, settings, slots, factory.look)
     sockets = control_sockets(reactor, control, reader, document)
-    return HubService([reader.storage, slots, keeper, *sockets], sender=sender)
+    return HubService([reader.storage, slots, keeper, *workers, *sockets], sender=sender)
 
 
 def hub(
@@ -126,6 +130,7 @@ def hub(
     downstream: DownstreamSettings = _PLAIN_DOWNSTREAM,
     slot_care: SlotCare = _PLAIN_SLOT_CARE,
     control: str = IN_ARCHIVE,
+    processes: int = 1,
 ) -> HubService:
     """Receive from *upstream* into the directory *archive*, and serve it.
 
@@ -135,10 +140,11 @@ def hub(
     :param downstream: what is reported and passed on upstream for those who are served.
     :param slot_care: how its slots are kept.
     :param control: where the control socket is: see `control_sockets`.
+    :param processes: how many processes send; with more than one, this one receives only.
     """
     directory = care.directory(reactor, archive)
     slots, keeper = slot_care.keep(reactor, archive, directory.assure)
-    factory = WALSenderFactory(directory, slots, sender_settings, reactor)
+    factory, workers = _senders(reactor, archive, directory, slots, sender_settings, processes)
     standbys, timeout = factory.standbys, sender_settings.sender_timeout
     made = downstream.made_for(standbys, reactor, timeout)
     receiver = ReceiverService(
@@ -161,10 +167,26 @@ def hub(
         directory.storage,
         slots,
         keeper,
+        *workers,
         *control_sockets(reactor, control, directory, document),
         *care.caretakers(reactor, directory),
     ]
     return HubService(storage, receiver=receiver, sender=sender)
+
+
+def _senders(
+    reactor: Any,
+    archive: _Path,
+    provider: IWALProvider,
+    slots: ISlotStore,
+    settings: SenderSettings,
+    processes: int,
+) -> tuple[WALSenderFactory | SenderProcesses, list[Storage]]:
+    """What serves clients, and what of it has to be opened and closed."""
+    if processes == 1:
+        return WALSenderFactory(provider, slots, settings, reactor), []
+    workers = SenderProcesses(reactor, archive, provider, slots, settings, processes)
+    return workers, [workers]
 
 
 def _receiving_side(

@@ -15,6 +15,7 @@ from walstream.tap.values import (
     named_duration,
     one_of,
     own_apply_position,
+    processes,
     rate,
     seconds,
     size_or_none,
@@ -182,6 +183,7 @@ class ListenOptions(CommandOptions):
             "1GB",
             "Say in the log when a client is this far behind, and when it has caught up; 0: never.",
         ],
+        ["processes", None, "1", "How many processes send, or auto: one for each core."],
     ]
     optFlags = [
         [
@@ -214,6 +216,7 @@ class ListenOptions(CommandOptions):
         )
         trust = bool(self["trust-network"])
         self.checked("listen", lambda text: check_endpoint(text, trust_network=trust))
+        self.processes: int = self.checked("processes", processes) or 1
         self.sender_settings: SenderSettings = SenderSettings(
             sender_timeout=self.checked("sender-timeout", seconds) or 0.0,
             hold_ahead=self.checked("hold-ahead", seconds) or 0.0,

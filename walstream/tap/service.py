@@ -62,6 +62,7 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 with_room_for_clients(options.sender_settings),
                 slot_care=options.slot_care,
                 control=options.control,
+                processes=options.processes,
             )
         case HubOptions():
             return assembly.hub(
@@ -76,5 +77,6 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 downstream=options.downstream,
                 slot_care=options.slot_care,
                 control=options.control,
+                processes=options.processes,
             )
     raise AssertionError(f"no service for {options!r}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
@@ -17,6 +19,7 @@ __all__ = [
     "named_duration",
     "one_of",
     "own_apply_position",
+    "processes",
     "rate",
     "seconds",
     "size_or_none",
@@ -56,6 +59,13 @@ def count(text: str) -> int:
     if not number:
         raise FormatError("it has to be at least 1")
     return number
+
+
+def processes(text: str) -> int:
+    """A number of processes of 1 or more, or ``auto``: as many as this one may use cores."""
+    if text == "auto":
+        return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return count(text)
 
 
 def seconds(text: str) -> float:

@@ -1,0 +1,136 @@
+"""The sessions of all workers, as the main process knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hmac import compare_digest
+from itertools import count
+from secrets import token_bytes
+from typing import Generic, Protocol, TypeVar
+
+from walstream.interfaces import ISlotStore
+from walstream.protocols.standbys import Standby, Standbys
+from walstream.services.worker_values import standby_values
+
+__all__ = ["Host", "SessionHost", "WorkerSessions"]
+
+# Protocol 3.0: BackendKeyData carries a key of four bytes.
+_KEY_SIZE = 4
+
+
+class SessionHost(Protocol):
+    """A worker, as far as its sessions are concerned."""
+
+    def cancel(self, pid: int) -> None:
+        """A CancelRequest names this session."""
+
+    def terminate(self, pid: int) -> None:
+        """Its slot is taken from this session."""
+
+
+Host = TypeVar("Host", bound=SessionHost)
+
+
+@dataclass(frozen=True, slots=True)
+class _Session(Generic[Host]):
+    key: bytes
+    host: Host
+
+
+class WorkerSessions(Generic[Host]):
+    """Numbers sessions, and knows which worker has which.
+
+    :ivar standbys: the clients that were let in, as their workers report them.
+    """
+
+    def __init__(self, slots: ISlotStore) -> None:
+        self.standbys = Standbys()
+        self.slots = slots
+        self._pids = count(1)
+        self._sessions: dict[int, _Session[Host]] = {}
+        self._numbers: dict[Host, int] = {}
+        self._clients: dict[Host, int] = {}
+        self._known: dict[int, Standby] = {}
+        slots.watch_terminations(self._terminate)
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def begin(self, host: Host) -> tuple[int, bytes]:
+        """A client is handed to a worker; the number of its session, and the key to cancel it."""
+        pid, key = next(self._pids), token_bytes(_KEY_SIZE)
+        self._sessions[pid] = _Session(key, host)
+        self._numbers[host] = self.number(host) + 1
+        return pid, key
+
+    def number(self, host: Host) -> int:
+        """How many sessions a worker has."""
+        return self._numbers.get(host, 0)
+
+    def clients(self, host: Host) -> int:
+        """How many of them are clients that were let in, as far as it is known."""
+        return self._clients.get(host, 0)
+
+    def ended(self, pid: int) -> None:
+        """A session is over, in whatever way; what it had is given back."""
+        session = self._sessions.get(pid)
+        if session is not None:
+            self.left(pid)
+            del self._sessions[pid]
+            self._numbers[session.host] -= 1
+            self.slots.end_session(pid)
+
+    def lost(self, host: Host) -> int:
+        """A worker has ended, and its sessions with it; their number."""
+        pids = [pid for pid, session in self._sessions.items() if session.host is host]
+        for pid in pids:
+            self.ended(pid)
+        self._numbers.pop(host, None)
+        self._clients.pop(host, None)
+        return len(pids)
+
+    def cancel(self, pid: int, key: bytes) -> None:
+        """A CancelRequest has come, to whichever worker."""
+        session = self._sessions.get(pid)
+        if session is not None and compare_digest(session.key, key):
+            session.host.cancel(pid)
+
+    # What workers report.
+
+    def changed(self, lines: Iterable[bytes]) -> None:
+        """Clients have reported something: lines of `pack_standby`."""
+        for line in lines:
+            values = standby_values(line)
+            pid = values["pid"]
+            session = self._sessions.get(pid)
+            if session is None:
+                continue
+            standby = self._known.get(pid)
+            if standby is None:
+                standby = self._known[pid] = Standby(**values)
+                self._clients[session.host] = self.clients(session.host) + 1
+            else:
+                for name, value in values.items():
+                    setattr(standby, name, value)
+            self.standbys.changed(standby)
+
+    def sent(self, lines: Iterable[bytes]) -> None:
+        """How far clients were sent to, which is no news to anybody: lines of pid and position."""
+        for line in lines:
+            pid, position = map(int, line.split())
+            standby = self._known.get(pid)
+            if standby is not None:
+                standby.sent = position
+
+    def left(self, pid: int) -> None:
+        """A client that had been let in is gone."""
+        standby = self._known.pop(pid, None)
+        if standby is not None:
+            self._clients[self._sessions[pid].host] -= 1
+            self.standbys.left(standby)
+
+    def _terminate(self, pid: int) -> None:
+        session = self._sessions.get(pid)
+        if session is not None:
+            session.host.terminate(pid)

@@ -24,6 +24,9 @@ from tests.integration.load import (
     prepare_pgbench,
 )
 from tests.integration.test_hub import have_the_same_rows
+from tests.integration.test_status import clients as status_of_clients
+from tests.integration.test_synchronous import demand
+from tests.remote_apply import watch_commits
 from tests.servers import Clusters
 from tests.servers.daemon import Serving, Walstream, wait_until
 from tests.unit.archives import BUILT, SIZE, record_wal
@@ -141,13 +144,15 @@ def process_of(sender: Serving, worker: int) -> int:
 def test_a_hub_of_two_workers(clusters: Clusters, tmp_path: Path) -> None:
     """Two standbys and pg_receivewal get all under load, though one worker is killed in between.
 
-    The other's clients do not notice. It stops in order; nothing is left.
+    The other's clients do not notice. What the clients report decides when commits return, and the
+    status has all of them. It stops in order; nothing is left.
     """
     primary = clusters.primary(settings={"wal_keep_size": "1GB"})
     prepare_pgbench(primary)
     archive, copy = tmp_path / "archive", tmp_path / "copy"
     options = ("-d", primary.conninfo(), "-D", archive, "--processes=2")
-    with Serving("hub", *options, log=tmp_path / "log") as relay:
+    policy = ("--report-apply", "FIRST 1 (second)")
+    with Serving("hub", *options, *policy, log=tmp_path / "log") as relay:
         relay.await_text("starting log streaming")
         standbys = [
             clusters.standby(
@@ -174,6 +179,10 @@ def test_a_hub_of_two_workers(clusters: Clusters, tmp_path: Path) -> None:
         have_the_same_rows(primary, *standbys)
         assert "worker 2 has ended" not in relay.text
         assert primary.query("SELECT count(*) FROM pg_stat_replication") == [(1,)]
+        demand(primary, "walstream", "remote_apply")
+        assert watch_commits(primary, standbys[1], 50).invisible == []
+        states = {name: each["state"] for name, each in status_of_clients(archive).items()}
+        assert states == {"first": "streaming", "second": "streaming"}
         workers = processes_below(relay.process.pid)
         assert relay.stop() == 0
         assert not any(map(is_alive, workers))

@@ -475,6 +475,22 @@ class ListenOptionsTests(OptionsCase):
         options = self.command(SendOptions, "send", self.archive, "-ltcp:5433", "--trust-network")
         self.assertEqual(options.listen, "tcp:5433")
 
+    def test_processes(self) -> None:
+        """One, a number, or as many as there are cores."""
+        self.assertEqual(self.send().processes, 1)
+        self.assertEqual(self.hub("--processes=3").processes, 3)
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+        self.assertEqual(self.send("--processes=auto").processes, cores)
+        for value in ("0", "-1", "many"):
+            with self.assertRaisesRegex(usage.UsageError, "--processes: "):
+                self.send(f"--processes={value}")
+
+    def test_processes_serve_what_is_flushed(self) -> None:
+        """Others than the one that receives don't know what is only written."""
+        self.hub("--serve=written", "--processes=1")
+        with self.assertRaisesRegex(usage.UsageError, "--serve=written is for one process"):
+            self.hub("--serve=written", "--processes=2")
+
     def test_sender_timeout(self) -> None:
         """A client's silence is limited to a minute, or to what one says; 0 is no limit."""
         self.assertEqual(self.send().sender_settings.sender_timeout, 60.0)

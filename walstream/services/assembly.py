@@ -140,7 +140,8 @@ def hub(
     :param downstream: what is reported and passed on upstream for those who are served.
     :param slot_care: how its slots are kept.
     :param control: where the control socket is: see `control_sockets`.
-    :param processes: how many processes send; with more than one, this one receives only.
+    :param processes: how many processes send; with more than one, this one receives only, and
+        what is served is durable whatever *care* says.
     """
     directory = care.directory(reactor, archive)
     slots, keeper = slot_care.keep(reactor, archive, directory.assure)

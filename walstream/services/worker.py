@@ -83,17 +83,17 @@ class Worker(Channel):
     """The worker's end of the channel, and all that hangs on it.
 
     :param reactor: the process's own.
-    :param archive: the archive's directory.
+    :param reader: the archive, not open yet.
     :param over: called once, when there is no more to do: with True if that was in order.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, archive: str, over: Callable[[bool], None]) -> None:
+    def __init__(self, reactor: Any, reader: ArchiveReader, over: Callable[[bool], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self._over = over
-        self._reader = ArchiveReader(archive, reactor)
+        self._reader = reader
         self._reports = Reports(self, reactor)
         self._slots = RemoteSlots(self, self._reports)
         self._senders: WorkerSenders | None = None

@@ -28,6 +28,7 @@ def main() -> None:
 
     from twisted.internet import reactor
 
+    from walstream.archive.reader import ArchiveReader
     from walstream.services.steady_time import use_steady_time
     from walstream.services.worker import Worker
 
@@ -40,7 +41,8 @@ def main() -> None:
 
     running: Any = reactor
     use_steady_time(running)
-    connect(running, Worker(running, sys.argv[2], over), CHANNEL_DESCRIPTOR)
+    reader = ArchiveReader(sys.argv[2], running)
+    connect(running, Worker(running, reader, over), CHANNEL_DESCRIPTOR)
     os.close(CHANNEL_DESCRIPTOR)
     running.run(installSignalHandlers=False)
 

@@ -104,7 +104,13 @@ class HubOptions(ListenOptions, SlotOptions, ReportOptions, CareOptions):
         from walstream.archive.tail import Serve
 
         super().postOptions()
-        self.care = replace(self.care, serve=self.checked("serve", one_of(Serve)) or Serve.FLUSHED)
+        serve = self.checked("serve", one_of(Serve)) or Serve.FLUSHED
+        if serve is Serve.WRITTEN and self.processes > 1:
+            raise usage.UsageError(
+                "--serve=written is for one process, since others learn of WAL when it is durable: "
+                "leave out --processes, or serve what is flushed"
+            )
+        self.care = replace(self.care, serve=serve)
 
 
 class DemoOptions(CommandOptions):

@@ -1,0 +1,228 @@
+"""Tests for walstream.services.worker: what a worker does with what it is told."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.unit.channels import ChannelPair
+from tests.unit.conversation import IDENTITY, START, STARTUP, MemorySlots, kinds
+from walstream.archive.serving import Storage
+from walstream.formats.lsn import LSN
+from walstream.interfaces import WALPosition
+from walstream.protocols.settings import SenderSettings
+from walstream.services.worker import Worker
+from walstream.services.worker_channel import (
+    Adopt,
+    Beat,
+    Begin,
+    CancelStream,
+    Drain,
+    Leave,
+    Terminate,
+)
+from walstream.services.worker_host import MainEnd
+from walstream.services.worker_sessions import WorkerSessions
+from walstream.testing.memory import MemoryProvider
+from walstream.testing.transport import FlowTransport
+from walstream.wire.messages import query
+from walstream.wire.startup import startup_message
+
+HERE = WALPosition(1, LSN(START))
+
+
+class Reader(MemoryProvider):
+    """A provider that can be opened, told to look, and closed.
+
+    :ivar looks: those that are under way.
+    :ivar opening: what opening it, and `closing`, what closing it waits for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(IDENTITY, HERE)
+        self.looks: list[Deferred[None]] = []
+        self.opening: Deferred[None] = Deferred()
+        self.closing: Deferred[None] = Deferred()
+        self.storage = Storage(lambda: self.opening, lambda: self.closing)
+
+    def look(self) -> Deferred[None]:
+        self.looks.append(Deferred())
+        return self.looks[-1]
+
+
+class FakeReactor(Clock):
+    """Makes protocols for what is handed over, or finds the client gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_gone = False
+        self.adopted: list[FlowTransport] = []
+
+    def adoptStreamConnection(self, descriptor: int, family: int, factory: Any) -> None:  # noqa: N802
+        assert family is socket.AF_INET
+        os.fstat(descriptor)
+        if self.is_gone:
+            raise OSError("Transport endpoint is not connected")
+        transport = FlowTransport(clock=self)
+        transport.connect(factory.buildProtocol(None))
+        self.adopted.append(transport)
+
+
+class Owner:
+    """The worker, in the main process's eyes."""
+
+
+class WorkerTests(SynchronousTestCase):
+    """`Worker`, once it has begun."""
+
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        self.over: list[bool] = []
+        self.store = MemorySlots()
+        self.sessions: WorkerSessions[Any] = WorkerSessions(self.store)
+        self.main = MainEnd(self.sessions, lambda: None)
+        self.reader = Reader()
+        self.worker = Worker(self.reactor, cast(Any, self.reader), self.over.append)
+        self.pair = ChannelPair(self.main, self.worker)
+        settings = pickle.dumps(SenderSettings(max_total_rate=1000))
+        begun = self.main.ask(Begin, settings=settings, clients=1)
+        self.turn()
+        self.assertNoResult(begun)
+        self.reader.opening.callback(None)
+        self.turn()
+        self.successResultOf(begun)
+
+    def turn(self) -> None:
+        """What is said is heard, and answered."""
+        self.reactor.advance(0)
+        self.pair.deliver()
+
+    def hand_over(self) -> tuple[int, FlowTransport | None]:
+        """A client is handed over; its number, and its end of the connection."""
+        pid, key = self.sessions.begin(Owner())
+        descriptor = os.open(os.devnull, os.O_RDONLY)
+        handed = self.main.ask(
+            Adopt, descriptor=descriptor, family=int(socket.AF_INET), pid=pid, key=key
+        )
+        self.turn()
+        self.successResultOf(handed)
+        # Ours and the worker's are one here: it has to have closed it.
+        self.assertRaises(OSError, os.fstat, descriptor)
+        return pid, self.reactor.adopted[-1] if self.reactor.adopted else None
+
+    def log_in(self) -> tuple[int, FlowTransport]:
+        """A client is handed over and let in."""
+        pid, transport = self.hand_over()
+        assert transport is not None
+        transport.deliver(startup_message(STARTUP))
+        answer = kinds(transport.take())
+        self.assertTrue(answer.endswith("KZ"), answer)
+        self.turn()
+        return pid, transport
+
+    def test_a_session_has_the_main_process_s_number(self) -> None:
+        """And is a client there, until it goes."""
+        pid, transport = self.log_in()
+        self.assertEqual([standby.pid for standby in self.sessions.standbys], [pid])
+        transport.peer_closed()
+        self.reactor.advance(5)
+        self.turn()
+        self.assertEqual((len(self.sessions.standbys), len(self.sessions)), (0, 0))
+
+    def test_a_client_has_gone_meanwhile(self) -> None:
+        """It has no address any more; its session is over."""
+        self.reactor.is_gone = True
+        self.hand_over()
+        self.assertEqual(len(self.sessions), 0)
+
+    def test_a_stream_is_cancelled(self) -> None:
+        """The main process has seen that the key is the right one."""
+        pid, transport = self.log_in()
+        transport.deliver(query("START_REPLICATION 0/300000"))
+        self.assertEqual(kinds(transport.take()), "W")
+        self.main.tell(CancelStream, pid=pid)
+        self.turn()
+        self.assertEqual(kinds(transport.take()), "EZ")
+
+    def test_a_slot_is_taken_away(self) -> None:
+        """Its session ends."""
+        pid, transport = self.log_in()
+        for number in (pid + 1, pid):
+            self.assertEqual(transport.take(), b"")
+            self.main.tell(Terminate, pid=number)
+            self.turn()
+        self.assertEqual(kinds(transport.take()), "E")
+
+    def test_its_share(self) -> None:
+        """Of the clients, and of the rate, which is told again and again."""
+        senders = self.worker._senders
+        assert senders is not None
+        shared = senders.limits.shared_rate
+        assert shared is not None
+        for rate, expected in ((400.0, 400.0), (400.0, 400.0), (None, 400.0)):
+            self.main.ask(Beat, rate=rate)
+            self.turn()
+            self.assertEqual(shared.rate, expected)
+        self.log_in()
+        _, transport = self.hand_over()
+        assert transport is not None
+        transport.deliver(startup_message(STARTUP))
+        self.assertEqual(kinds(transport.take()), "E")
+
+    def test_it_drains_what_it_knows(self) -> None:
+        """Nothing is looked for, if it knows all that there is."""
+        drained = self.main.ask(Drain, grace=1.0, end=HERE)
+        self.turn()
+        self.successResultOf(drained)
+        self.assertEqual(self.reader.looks, [])
+
+    def test_it_drains_what_there_is(self) -> None:
+        """It looks first, if the main process knows of more."""
+        further = WALPosition(1, LSN(START + 8))
+        drained = self.main.ask(Drain, grace=1.0, end=further)
+        self.turn()
+        self.assertNoResult(drained)
+        self.reader.looks[0].callback(None)
+        self.turn()
+        self.successResultOf(drained)
+
+    def test_it_cannot_look(self) -> None:
+        """Then it drains what it knows."""
+        drained = self.main.ask(Drain, grace=1.0, end=WALPosition(2, LSN(0)))
+        self.turn()
+        self.reader.looks[0].errback(OSError("the disk is gone"))
+        self.turn()
+        self.successResultOf(drained)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_the_main_process_is_gone(self) -> None:
+        """So is the worker."""
+        self.pair.cut()
+        self.assertEqual(self.over, [False])
+        self.flushLoggedErrors()
+
+    def test_it_leaves(self) -> None:
+        """When the archive is closed; that the channel is closed then is in order."""
+        self.main.tell(Leave)
+        self.turn()
+        self.assertEqual(self.over, [])
+        self.reader.closing.callback(None)
+        self.pair.cut()
+        self.assertEqual(self.over, [True])
+
+    def test_the_channel_takes_no_more(self) -> None:
+        """Reports wait then: it is their consumer."""
+        producer = self.pair.worker_transport.producer
+        assert producer is not None
+        producer.pauseProducing()
+        self.log_in()
+        self.assertEqual(len(self.sessions.standbys), 0)
+        producer.resumeProducing()
+        self.turn()
+        self.assertEqual(len(self.sessions.standbys), 1)

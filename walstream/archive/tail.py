@@ -117,6 +117,8 @@ class Tail:
 
     def gap_at(self, position: int) -> AcceptedGap | None:
         """The gap in which the byte at *position* is missing."""
+        if not self.gaps:
+            return None
         return next((gap for gap in self.gaps if gap.start <= position < gap.end), None)
 
     def wait(self, wake: Callable[[], None]) -> None:

@@ -144,10 +144,11 @@ class WALPump:
         :param allowance: how much WAL they may hold; the rest of a page more if it is that little.
         """
         cursor = self._cursor
-        available = cursor.available
-        now = pg_time(self._wall_clock())
-        begin = cursor.position
+        begin, available = cursor.position, cursor.available
         parts: list[bytes | memoryview] = []
+        if begin >= available:
+            return parts  # as after each piece that comes to a client that has all
+        now = pg_time(self._wall_clock())
         for _ in range(self._batch_limit):
             start = cursor.position
             limit = _message_size(start, available, min(begin + allowance - start, MESSAGE_SIZE))

@@ -458,6 +458,15 @@ class IdleTests(KeeperCase):
             ],
         )
 
+    def test_a_slot_that_could_not_be_dropped(self) -> None:
+        """Has been idle since somebody tried to."""
+        self.make("a", 4)
+        self.files.fail("fsync .walstream/slots", errno.EIO)
+        self.failureResultOf(self.slots.drop("a", wait=False), CommandError)
+        self.files.heal()
+        self.clock.pump([INTERVAL] * 62)
+        self.assertEqual(self.stored()["a"].invalidation, "idle_timeout")
+
 
 class StatusTests(LimitCase):
     """`wal_status`, as pg_replication_slots has it."""

@@ -340,7 +340,10 @@ class ISlotStore(Interface):
     def create(
         name: str, pid: int, *, temporary: bool, restart: WALPosition | None
     ) -> Deferred[Slot]:
-        """Make a slot; 42602 for a bad name, 42710 if it exists, 53400 when all are in use."""
+        """Make a slot; 42602 for a bad name, 42710 if it exists, 53400 when all are in use.
+
+        58P01 if the WAL at *restart* is not there any more. Once this has fired, it is held.
+        """
 
     def read(name: str) -> Deferred[Slot | None]:
         """The slot of that name, if there is one."""
@@ -348,11 +351,15 @@ class ISlotStore(Interface):
     def acquire(name: str, pid: int) -> Deferred[Slot]:
         """Use a slot in session *pid*; 42704 if it does not exist, 55006 if another uses it.
 
-        A session that has ended before this fires gives the slot back by `end_session`.
+        A session that has ended before this fires gives the slot back by `end_session`. Whether
+        it can be used that is lost, by `Slot.invalidation`, is for the caller to say.
         """
 
     def advance(name: str, restart: WALPosition) -> None:
-        """Its user has everything before *restart*. Made durable soon, not at once."""
+        """Its user has everything before *restart*. Made durable soon, not at once.
+
+        A slot that was lost is good again by that.
+        """
 
     def release(name: str, pid: int) -> None:
         """Session *pid* no longer uses the slot."""
@@ -366,7 +373,8 @@ class ISlotStore(Interface):
     def end_session(pid: int) -> None:
         """Release and drop whatever session *pid* has: slots in use, and temporary ones.
 
-        A session ends once, but this may be called again, for what was under way meanwhile.
+        Called at a session's end, perhaps more than once, and after each error in it that leaves
+        it alive: PostgreSQL drops temporary slots then.
         """
 
     def watch_terminations(terminate: Callable[[int], None]) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.unit.archives import SIZE, ArchiveCase, DirectoryCase, compressed
-from tests.unit.test_archive_crashes import ForgetfulFiles
+from tests.unit.test_archive_crashes import Killed, MortalFiles
 from walstream.archive.compressing import (
     Abandoned,
     SegmentCompressor,
@@ -239,26 +239,6 @@ class FindTests(CompressingCase):
         self.assertEqual(os.listdir(self.paths.compressing), [])
 
 
-class _Killed(BaseException):
-    """The process is gone: nothing that it would do comes to pass."""
-
-
-class _MortalFiles(ForgetfulFiles):
-    """Kills before the call of that number. What is removed may be so on the disk at once."""
-
-    lives = 1 << 30
-
-    def unlink(self, path: str) -> None:
-        super().unlink(path)
-        self._entries.pop(os.path.basename(path), None)
-
-    def _check(self, what: str, path: str) -> None:
-        super()._check(what, path)
-        self.lives -= 1
-        if self.lives < 0:
-            raise _Killed
-
-
 class CrashTests(DirectoryCase):
     """Killed before each of its calls, with and without a power failure."""
 
@@ -274,14 +254,14 @@ class CrashTests(DirectoryCase):
         self.path = Path(self.mktemp())
         (self.path / ".walstream").mkdir(parents=True)
         self.paths = ArchivePaths(os.path.abspath(self.path))
-        files = _MortalFiles(str(self.path))
+        files = MortalFiles(str(self.path))
         for number in (5, 6):
             self.put_segment(number)
         files.settle()
         files.lives = calls
         try:
             self.compress(files)
-        except _Killed:
+        except Killed:
             is_killed = True
         else:
             is_killed = False

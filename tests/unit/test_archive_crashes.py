@@ -147,6 +147,26 @@ class ForgetfulFiles(ScriptedFiles):
             self._graves.append(os.open(path, os.O_RDONLY))
 
 
+class Killed(BaseException):
+    """The process is gone: nothing that it would do comes to pass."""
+
+
+class MortalFiles(ForgetfulFiles):
+    """Kills before the call of that number. What is removed may be so on the disk at once."""
+
+    lives = 1 << 30
+
+    def unlink(self, path: str) -> None:
+        super().unlink(path)
+        self._entries.pop(os.path.basename(path), None)
+
+    def _check(self, what: str, path: str) -> None:
+        super()._check(what, path)
+        self.lives -= 1
+        if self.lives < 0:
+            raise Killed
+
+
 class CrashTests(DirectoryCase):
     """An archive on a disk that forgets, killed at any moment."""
 

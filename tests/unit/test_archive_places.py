@@ -195,7 +195,7 @@ class TrailTests(DirectoryCase):
         self.assertEqual(self.told(), (position(5), None))
 
     def test_between_two_timelines(self) -> None:
-        """A prune in the moment between two streams leaves what the second one asks for."""
+        """A prune in the moment between two streams leaves what the second asks for. (L15)"""
         for number in range(3, 10):
             self.put_segment(number)
         place = self.enter(6)

@@ -87,7 +87,7 @@ class PossessionTests(LimitCase):
     """One process at a time has an archive's slots."""
 
     def test_the_second_process_has_none(self) -> None:
-        """It says so at once, and to each client that wants one, with the way out."""
+        """It says so at once, and to each client that wants one, with the way out. (L15)"""
         self.make("s", 5)
         second = self.begin()
         self.assertIn(
@@ -207,7 +207,7 @@ class ReservationTests(LimitCase):
     """WAL that is reserved is there."""
 
     def test_what_was_removed_meanwhile(self) -> None:
-        """Is refused, and the slot is not made."""
+        """Is refused, and the slot is not made. (L15)"""
         size = SIZE
         removed = Ledger(1, size).removed(size.start(6))
         change_ledger(self.files, self.paths, lambda _: removed)
@@ -241,7 +241,7 @@ class ReservationTests(LimitCase):
         self.assertEqual(self.stored()["s"].restart, inside(4), "so is one further back")
 
     def test_temporary_slots_hold_wal_back(self) -> None:
-        """As others do, until their process ends."""
+        """As others do, until their process ends. (L15)"""
         self.make("t", 5, temporary=True)
         policy = RetentionPolicy(keep_from="readers")
         self.assertIn("slot t needs WAL", make_plan(self.files, self.paths, policy, NOW).reason)
@@ -377,7 +377,7 @@ class LimitTests(KeeperCase):
         self.assertIsNone(read_request(self.files, self.paths))
 
     def test_nothing_goes_that_could_not_be_made_durable(self) -> None:
-        """A slot that is lost in memory only would be there again after a crash."""
+        """A slot that is lost in memory only would be there again after a crash. (L15)"""
         self.make("a", 4)
         self.files.fail("fsync .walstream/slots/incoming", errno.EIO)
         self.prune()
@@ -457,6 +457,15 @@ class IdleTests(KeeperCase):
                 'You might need to increase "idle_replication_slot_timeout".'
             ],
         )
+
+    def test_a_slot_that_could_not_be_dropped(self) -> None:
+        """Has been idle since somebody tried to."""
+        self.make("a", 4)
+        self.files.fail("fsync .walstream/slots", errno.EIO)
+        self.failureResultOf(self.slots.drop("a", wait=False), CommandError)
+        self.files.heal()
+        self.clock.pump([INTERVAL] * 62)
+        self.assertEqual(self.stored()["a"].invalidation, "idle_timeout")
 
 
 class StatusTests(LimitCase):

@@ -281,6 +281,7 @@ class DirectorySlots:
         except CommandError:
             # It would be there again after a restart, so it is there now.
             self._slots.setdefault(name, slot)
+            self._idle_since.setdefault(name, self._clock.seconds())
             raise
 
     def _free(self, name: str) -> Deferred[None]:

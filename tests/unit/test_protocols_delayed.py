@@ -13,6 +13,7 @@ from zope.interface.verify import verifyObject
 from tests.unit.conversation import IDENTITY, NOW, SIZE, START, wal
 from walstream.errors import EndOfTimeline, WALUnavailable
 from walstream.formats.lsn import LSN
+from walstream.formats.timelines import TimelineHistory, TimelineSwitch
 from walstream.interfaces import IDatedProvider, IWALCursor, WALPosition
 from walstream.protocols.arrivals import Arrivals
 from walstream.protocols.delayed import DelayedCursor, open_delayed
@@ -222,6 +223,25 @@ class WhileWeRunTests(DelayedCase):
         cursor = self.open()
         self.provider.drop_before(START + SIZE)
         self.failureResultOf(cursor.ready(), WALUnavailable)
+
+
+class RewoundTests(DelayedCase):
+    """A primary dies in the middle of a record, and its successor writes something else there."""
+
+    def test_old_bytes_do_not_count_for_new_ones(self) -> None:
+        """What was there on the timeline before, beyond the switch point, makes nothing old."""
+        end = WALPosition(1, LSN(START + 500))
+        self.patch(self.provider, "end", lambda: end)
+        self.arrivals.start()
+        self.pass_time(30)
+        end = WALPosition(2, LSN(START + 500))
+        self.pass_time(31)
+        history = TimelineHistory(2, (TimelineSwitch(1, LSN(START + 480), "a test"),))
+        self.assertEqual(self.arrivals.old_until(history), START + 480)
+        self.pass_time(30)
+        self.assertEqual(self.arrivals.old_until(history), START + 500)
+        stranger = TimelineHistory(3, ())
+        self.assertEqual(self.arrivals.old_until(stranger), 0)
 
 
 class BeforeTests(DelayedCase):

@@ -237,6 +237,12 @@ class WALSender(Session):
         if self.phase is SenderPhase.CLOSED:
             cursor.close()
             return
+        if arrivals is not None:
+            self._log.info(
+                "replication connection {pid} gets WAL when it is {delay} s old",
+                pid=self.pid,
+                delay=f"{arrivals.delay:g}",
+            )
         self._timeline = request.timeline
         self._successor = None
         self.phase = SenderPhase.STREAMING if modern else SenderPhase.STREAMING_2009

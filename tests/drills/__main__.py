@@ -30,6 +30,7 @@ def main() -> int:
     options.add_argument("--standbys", type=int, default=12, help="default: 12")
     options.add_argument("--victims", type=int, default=3, help="default: 3")
     options.add_argument("--seconds", type=float, default=300, help="of load; default: 300")
+    options.add_argument("--hub", default="", help="more options of the hub's, in one word")
     options = drills.add_parser("chain", help="a hub behind a hub behind a hub")
     options.add_argument("--rounds", type=int, default=30, help="default: 30")
     options.add_argument("--promotions", type=int, default=5, help="among them; default: 5")
@@ -68,7 +69,8 @@ def _run(arguments: argparse.Namespace, clusters: Clusters, directory: Path) -> 
         chain_plan = chain.Plan(arguments.rounds, arguments.promotions, seed)
         survived = chain.drill(clusters, directory, chain_plan)
         return _tell(survived.summary(chain_plan), survived.troubles)
-    plan = fleet.Plan(arguments.standbys, arguments.victims, arguments.seconds, seed)
+    options = tuple(arguments.hub.split())
+    plan = fleet.Plan(arguments.standbys, arguments.victims, arguments.seconds, seed, options)
     outcome = fleet.drill(clusters, directory, plan)
     return _tell(outcome.summary(plan), outcome.troubles)
 

@@ -83,7 +83,7 @@ def drill(clusters: Clusters, directory: Path, segments: int, segment_size: int 
 
 
 def _fill(primary: Cluster, archive: Path, segments: int) -> None:
-    """Fill so many segments with what can be compressed by half, and wait until they are."""
+    """Fill so many segments with what can be compressed, and wait until they are."""
 
     def compressed() -> int:
         return len(list(archive.glob("*.zst")))
@@ -91,8 +91,9 @@ def _fill(primary: Cluster, archive: Path, segments: int) -> None:
     with primary.connect() as connection:
         while compressed() < segments:
             connection.execute(
-                "SELECT pg_logical_emit_message(true, 'filling', string_agg(md5(n::text), ''))"
-                " FROM generate_series(1, 50000) AS n"
+                "SELECT pg_logical_emit_message("
+                " true, 'filling', repeat(string_agg(md5((n * random())::text), ''), 5))"
+                " FROM generate_series(1, 10000) AS n"
             )
 
 

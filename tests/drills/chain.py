@@ -21,7 +21,6 @@ from walstream.embedded.configuration import free_port
 
 __all__ = ["Outcome", "Plan", "drill"]
 
-_LEVELS = 3
 _SETTINGS: Mapping[str, str | int] = {"wal_keep_size": "1GB", "max_connections": 40}
 
 

@@ -32,12 +32,14 @@ class Plan:
 
     :ivar victims: how many of the standbys are troubled.
     :ivar seconds: how long the load lasts.
+    :ivar options: more of the hub's.
     """
 
     standbys: int
     victims: int
     seconds: float
     seed: int
+    options: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -122,7 +124,8 @@ def drill(clusters: Clusters, directory: Path, plan: Plan) -> Outcome:
     primary.query("CREATE EXTENSION amcheck")
     primary.query("SELECT pg_create_physical_replication_slot('archive', true)")
     archive, base, log = directory / "archive", directory / "base", directory / "hub.log"
-    with Serving("hub", "-d", primary.conninfo(), "-D", archive, "-S", "archive", log=log) as hub:
+    source = ("-d", primary.conninfo(), "-D", archive, "-S", "archive")
+    with Serving("hub", *source, *plan.options, log=log) as hub:
         hub.await_text("starting log streaming")
         primary.base_backup(base, "-X", "none")
         standbys = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,8 +41,8 @@ def walreceivers(standbys: Sequence[Cluster]) -> list[list[tuple[int]]]:
 
 @every_version
 def test_a_failover_through_the_hub_loses_nothing(clusters: Clusters, directory: Path) -> None:
-    """The primary dies under load while one standby is far behind the hub, its only synchronous
-    standby. That one gets the tail from the hub, and is promoted; everybody follows.
+    """The primary dies under load while one standby is down. The hub, its only synchronous standby,
+    gives that one the tail; it is promoted, and everybody follows.
     """
     primary = clusters.primary(settings={"synchronous_standby_names": "walstream"})
     base, archive, log = directory / "base", directory / "archive", directory / "log"
@@ -55,13 +54,13 @@ def test_a_failover_through_the_hub_loses_nothing(clusters: Clusters, directory:
         with load(primary, directory / "confirmed") as under_load:
             under_load.await_commits()
             [(lagging_at,)] = heir.query("SELECT pg_last_wal_receive_lsn()::text")
-            heir.signal_all(signal.SIGSTOP)
+            heir.kill()
             under_load.await_commits()
             before = walreceivers(others)
             primary.kill()
             hub.await_text("trying again")
-            timeline, end = hub.end()
-            heir.signal_all(signal.SIGCONT)
+            _, end = hub.end()
+            heir.start()
             assert heir.query("SELECT %s::pg_lsn < %s::pg_lsn", lagging_at, end) == [(True,)]
             await_true(heir, "SELECT pg_last_wal_receive_lsn() >= %s::pg_lsn", end)
             heir.promote()
@@ -71,8 +70,6 @@ def test_a_failover_through_the_hub_loses_nothing(clusters: Clusters, directory:
         assert not differing(heir, others)
         assert walreceivers(others) == before, "a walreceiver was started anew"
         every = under_load.record.runs(0)
-        assert len(every) >= 2, "all commits were of one server"
         for server in (heir, *others):
             assert not find_losses(server, every)
         assert hub.stop() == 0
-    assert timeline == 1

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.integration.chain import await_true
 from tests.integration.test_drill_failover import load
 from tests.integration.test_drill_hub_failover import hub_of
 from tests.servers import Clusters
 from tests.servers.daemon import wait_until
 from tests.torture.recovery import find_losses
+from walstream.cli.main import main
+
+
+def late_has_everything(archive: Path, wait: int) -> int:
+    """The exit status of ``walstream status``, asked whether the standby has all there is."""
+    return main(["status", str(archive), "--require-complete", "late", "--wait", str(wait)])
 
 
 def test_a_standby_that_was_away_loses_nothing(clusters: Clusters, directory: Path) -> None:
     """It followed the primary, and was down when that was lost, as was the hub a moment later. It
-    is pointed at the hub, gets the tail there, and is promoted: all that was confirmed is there.
+    is pointed at the hub, gets the tail there, and is promoted when ``walstream status`` says that
+    it has everything: all that was confirmed is there.
     """
     primary = clusters.primary(settings={"synchronous_standby_names": "walstream"})
     archive, log = directory / "archive", directory / "log"
@@ -30,11 +36,11 @@ def test_a_standby_that_was_away_loses_nothing(clusters: Clusters, directory: Pa
         hub.kill()
     every = under_load.record.runs(0)
     with hub_of(archive, log, primary, port=hub.port) as again:
-        _, end = again.end()
-        late.follow(again.conninfo())
+        assert late_has_everything(archive, wait=0) == 1
+        late.follow(again.conninfo(application_name="late"))
         late.start()
-        assert late.query("SELECT %s::pg_lsn < %s::pg_lsn", received, end) == [(True,)]
-        await_true(late, "SELECT pg_last_wal_receive_lsn() >= %s::pg_lsn", end)
+        assert late_has_everything(archive, wait=30) == 0
+        assert late.query("SELECT %s::pg_lsn < %s::pg_lsn", received, again.end()[1]) == [(True,)]
         late.promote()
         wait_until(lambda: late.query("SELECT pg_is_in_recovery()") == [(False,)], "a primary")
         assert not find_losses(late, every)

@@ -126,7 +126,7 @@ def test_base_backups_are_refused(clusters: Clusters, directory: Path, tmp_path:
     And with WAL of the hub's, one that was made of the primary is whole: pg_verifybackup's
     007_wal, and pg_waldump.
     """
-    primary = clusters.primary(settings={"full_page_writes": "on"})
+    primary = clusters.primary(settings=KEEP | {"full_page_writes": "on"})
     programs = clusters.installation
     archive, base = tmp_path / "archive", directory / "base"
     with running_hub(primary.conninfo(), archive) as hub:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tests.integration.chain import (
+    KEEP,
     await_true,
     count,
     insert,
@@ -76,7 +77,7 @@ def test_damage_is_told_and_not_replayed(
 
     It says which, stays where it is, and goes on, once restarted, when the segment is put right.
     """
-    primary = clusters.primary()
+    primary = clusters.primary(settings=KEEP)
     archive, base = tmp_path / "archive", directory / "base"
     with running_hub(primary.conninfo(), archive) as hub:
         primary.base_backup(base, "-X", "none")
@@ -128,7 +129,7 @@ def test_what_is_behind_the_end_is_not_served(
     clusters: Clusters, directory: Path, tmp_path: Path
 ) -> None:
     """039_end_of_wal: an unfinished segment with anything behind its durable end, after a crash."""
-    primary = clusters.primary()
+    primary = clusters.primary(settings=KEEP)
     archive, base = tmp_path / "archive", directory / "base"
     with running_hub(primary.conninfo(), archive) as hub:
         primary.base_backup(base, "-X", "none")
@@ -162,7 +163,7 @@ def test_a_standby_that_was_restored_ahead_of_the_hub(
 
     It is not sent away again and again, and streams when that WAL comes.
     """
-    primary = clusters.primary()
+    primary = clusters.primary(settings=KEEP)
     archive, base = tmp_path / "archive", directory / "base"
     with (
         Proxy(primary.port) as proxy,

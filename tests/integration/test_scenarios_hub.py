@@ -37,7 +37,7 @@ from walstream.embedded import Cluster
 def test_both_ends_of_a_cascade_are_equal(clusters: Clusters, tmp_path: Path) -> None:
     """001_stream_rep: primary, hub, standby, cascading standby; 016_min_consistency."""
     # Without full_page_writes no base backup can be taken of a standby.
-    primary = clusters.primary(settings={"full_page_writes": "on"})
+    primary = clusters.primary(settings=KEEP | {"full_page_writes": "on"})
     with running_hub(primary.conninfo(), tmp_path / "archive") as hub:
         first = clusters.standby(primary, hub.conninfo(), "first")
         second = clusters.standby(first, name="second")
@@ -118,7 +118,7 @@ _REPORTED = (
 @on_versions(15, 18)
 def test_a_replication_connection_is_a_standbys(clusters: Clusters, tmp_path: Path) -> None:
     """001_stream_rep: SHOW, BASE_BACKUP and SQL over it; whatever fails, the session goes on."""
-    primary = clusters.primary()
+    primary = clusters.primary(settings=KEEP)
     standby = clusters.standby(primary)
     with (
         running_hub(primary.conninfo(), tmp_path / "archive") as hub,
@@ -161,7 +161,7 @@ def error(connection: psycopg.Connection[tuple[object, ...]], command: str) -> s
 
 def test_which_host_is_chosen(clusters: Clusters, tmp_path: Path) -> None:
     """001_stream_rep and libpq's 003_load_balance_host_list: a hub is a standby to libpq."""
-    primary = clusters.primary()
+    primary = clusters.primary(settings=KEEP)
     upstream = primary.conninfo()
     with (
         running_hub(upstream, tmp_path / "one") as one,
@@ -221,7 +221,7 @@ def test_a_delayed_a_sleeping_and_a_plain_standby(clusters: Clusters, tmp_path: 
     The delayed one has all WAL, and applies it late; nobody else is late for it. What the sleeper
     has missed was compressed meanwhile.
     """
-    primary = clusters.primary()
+    primary = clusters.primary(settings=KEEP)
     insert(primary, 10)
     archive = tmp_path / "archive"
     delay = 2.0
@@ -266,7 +266,7 @@ def test_a_delayed_a_sleeping_and_a_plain_standby(clusters: Clusters, tmp_path: 
 
 def test_a_backend_is_killed(clusters: Clusters, tmp_path: Path) -> None:
     """013_crash_restart: the server starts all its processes anew; hub and standby go on."""
-    primary = clusters.primary()
+    primary = clusters.primary(settings=KEEP)
     insert(primary, 10)
     with running_hub(primary.conninfo(), tmp_path / "archive") as hub:
         standby = clusters.standby(primary, hub.conninfo())
@@ -296,7 +296,7 @@ class TwoNodes:
     """Two servers that take turns as the primary, and the hub that both stream through."""
 
     def __init__(self, clusters: Clusters, tmp_path: Path) -> None:
-        self.primary = clusters.primary(settings={"max_prepared_transactions": 10, **KEEP})
+        self.primary = clusters.primary(settings=KEEP | {"max_prepared_transactions": "10"})
         self.standby = clusters.standby(self.primary)
         upstream = any_of(self.primary, self.standby, target_session_attrs="read-write")
         self.hub = running_hub(upstream, tmp_path / "archive")

@@ -79,7 +79,7 @@ def test_recovery_targets(clusters: Clusters, directory: Path, tmp_path: Path) -
 
     Each kind of target is hit; one that is not there is waited for. The base backups have no WAL.
     """
-    primary = clusters.primary(settings={"max_prepared_transactions": 10})
+    primary = clusters.primary(settings=KEEP | {"max_prepared_transactions": "10"})
     archive, base, copy = tmp_path / "archive", directory / "base", directory / "copy"
     with running_hub(primary.conninfo(), archive) as hub:
         primary.base_backup(base, "-X", "none")
@@ -217,7 +217,7 @@ def test_wal_level_minimal_is_not_passed(
     clusters: Clusters, directory: Path, tmp_path: Path
 ) -> None:
     """024_archive_recovery: not everything is in such WAL; the standby refuses it, and says so."""
-    primary = clusters.primary()
+    primary = clusters.primary(settings=KEEP)
     base = directory / "base"
     with running_hub(primary.conninfo(), tmp_path / "archive") as hub:
         primary.base_backup(base, "-X", "none")

@@ -160,15 +160,20 @@ class ReportTests(StatusCase):
         self.assertIsNone(report["upstream"])
         (slot,) = report["slots"]
         self.assertEqual((slot["slot_name"], slot["restart_lsn"]), ("s", str(SIZE.start(5))))
+        self.assertEqual(slot["wal_status"], "reserved")
 
     def test_a_hub(self) -> None:
         """All that it says, and who says it."""
         told = document("hub", client("s1"), client("s2", _END - 100))
-        told["slots"] = [{"slot_name": "one"}]
+        one = {"slot_name": "one", "restart_lsn": None, "restart_timeline": None}
+        told["slots"] = [{**one, "invalidation_reason": "wal_removed"}]
         self.process(told)
         report = make_report(str(self.path))
         self.assertEqual(report["upstream"], {"process": 4711, **told["upstream"]})
-        self.assertEqual(report["slots"], [{"process": 4711, "slot_name": "one"}])
+        (slot,) = report["slots"]
+        self.assertEqual(
+            (slot["process"], slot["slot_name"], slot["wal_status"]), (4711, "one", "lost")
+        )
         self.assertEqual(report["archive"]["serving_lsn"], str(LSN(_END)))
         found = [
             (each["process"], each["complete"], each["flush_bytes_behind"])
@@ -334,12 +339,14 @@ class CommandTests(StatusCase):
             {
                 "slot_name": "a",
                 "restart_lsn": "0/300000",
+                "restart_timeline": 1,
                 "invalidation_reason": None,
                 "active_pid": 1,
             },
             {
                 "slot_name": "b",
                 "restart_lsn": None,
+                "restart_timeline": None,
                 "invalidation_reason": "wal_removed",
                 "active_pid": None,
             },
@@ -355,7 +362,7 @@ class CommandTests(StatusCase):
             "last message 1.0 s ago",
             f"reported  written {end}, durable {end}, applied -",
             "slot  a: needs WAL from 0/300000 on, in use by 1",
-            "slot  b: LOST: wal_removed, not in use",
+            "slot  b: LOST (wal_removed), not in use",
         ):
             self.assertIn(line + "\n", self.printed)
         rows = [line.split() for line in self.printed.splitlines()]

@@ -444,4 +444,7 @@ class ManualTests(DocumentCase):
         states = {each.value for each in UpstreamState}
         self.assertEqual(set(self.documented("## upstream")) - inner - states, upstream)
         self.assertEqual(self.documented("## clients"), [*told["clients"][0], "process"])
-        self.assertEqual(set(self.documented("## slots")), {*told["slots"][0], "process"})
+        self.assertEqual(
+            set(self.documented("## slots")),
+            {*told["slots"][0], "process", "wal_status"},
+        )

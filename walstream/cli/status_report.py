@@ -16,11 +16,13 @@ from typing import Any
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.inventory import Inventory, take_inventory
 from walstream.archive.paths import ArchivePaths
-from walstream.archive.slot_files import SlotFiles
+from walstream.archive.slot_possession import stored_slots
+from walstream.archive.slot_status import wal_status
 from walstream.archive.survey import Survey, survey
 from walstream.errors import StatusUnknown
 from walstream.formats.lsn import LSN
 from walstream.formats.positions import WALPosition
+from walstream.interfaces import Slot
 from walstream.services.control_files import VERSION, ask, socket_names
 
 __all__ = ["Report", "Verdict", "make_report", "verdicts"]
@@ -80,7 +82,8 @@ def make_report(directory: str, sockets: Collection[str] = ()) -> Report:
         report["clients"] += [_judged(client, process, end) for client in each["clients"]]
         report["slots"] += [{"process": process, **slot} for slot in each["slots"]]
     if not senders:
-        report["slots"] = _slots(files, paths)
+        report["slots"] = _stored_slots(files, paths)
+    report["slots"] = [_with_status(each, held) for each in report["slots"]]
     return report
 
 
@@ -183,7 +186,7 @@ def _archive(found: Survey, held: Inventory, documents: Collection[Report]) -> R
     }
 
 
-def _slots(files: FileSystem, paths: ArchivePaths) -> list[Report]:
+def _stored_slots(files: FileSystem, paths: ArchivePaths) -> list[Report]:
     """The slots' files, when no process serves that knows better."""
     return [
         {
@@ -195,8 +198,16 @@ def _slots(files: FileSystem, paths: ArchivePaths) -> list[Report]:
             "restart_timeline": slot.restart and slot.restart.timeline,
             "invalidation_reason": slot.invalidation,
         }
-        for slot in SlotFiles(files, paths.slots).load()
+        for slot in stored_slots(files, paths)
     ]
+
+
+def _with_status(told: Report, held: Inventory) -> Report:
+    """A slot, and what has become of the WAL that it needs."""
+    restart = _position(told["restart_timeline"], told["restart_lsn"])
+    slot = Slot(told["slot_name"], False, restart, None, told["invalidation_reason"])
+    status = wal_status(slot, held)
+    return {**told, "wal_status": status and status.value}
 
 
 def _judged(client: Report, process: int, end: WALPosition | None) -> Report:

@@ -113,10 +113,10 @@ def _has_all(client: Report) -> str:
 
 def _slots(report: Report) -> Iterator[str]:
     for slot in report["slots"]:
-        held = slot["restart_lsn"]
+        held, reason = slot["restart_lsn"], slot["invalidation_reason"]
         what = f"needs WAL from {held} on" if held else "holds nothing"
-        if slot["invalidation_reason"]:
-            what = f"LOST: {slot['invalidation_reason']}"
+        if slot["wal_status"] == "lost":
+            what = f"LOST ({reason})" if reason else f"LOST, {what}"
         user = f", in use by {slot['active_pid']}" if slot["active_pid"] else ", not in use"
         yield f"slot  {slot['slot_name']}: {what}{user}"
 

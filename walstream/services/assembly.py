@@ -146,8 +146,8 @@ def hub(
     directory = care.directory(reactor, archive)
     slots, keeper = slot_care.keep(reactor, archive, directory.assure)
     factory, workers = _senders(reactor, archive, directory, slots, sender_settings, processes)
-    standbys, timeout = factory.standbys, sender_settings.sender_timeout
-    made = downstream.made_for(standbys, reactor, timeout)
+    standbys = factory.standbys
+    made = downstream.made_for(standbys, reactor, sender_settings.sender_timeout)
     receiver = ReceiverService(
         UpstreamEndpoint(reactor, upstream),
         directory,

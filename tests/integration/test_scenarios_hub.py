@@ -326,7 +326,6 @@ class TwoNodes:
         server.follow(self.hub.conninfo(application_name="standby"))
 
 
-@on_versions(15, 18)
 def test_prepared_transactions_survive(clusters: Clusters, tmp_path: Path) -> None:
     """009_twophase and 012_subtransactions: commits wait for the hub; both nodes take turns."""
     nodes = TwoNodes(clusters, tmp_path)

@@ -212,7 +212,6 @@ def await_archived(server: Cluster) -> None:
     await_true(server, "SELECT flush_lsn >= %s::pg_lsn FROM pg_stat_replication", end)
 
 
-@on_versions(15, 18)
 def test_wal_level_minimal_is_not_passed(
     clusters: Clusters, directory: Path, tmp_path: Path
 ) -> None:

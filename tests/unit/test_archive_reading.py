@@ -53,6 +53,46 @@ class TailTests(SynchronousTestCase):
         tail.move(WALPosition(1, LSN(20)))
         self.assertEqual(woken, [10, 20])
 
+    def test_some_at_a_time(self) -> None:
+        """A thousand are woken in many turns, in order; who waits again comes behind the others."""
+        turns, woken = list[Callable[[], None]](), list[tuple[int, int]]()
+        tail = Tail(turns.append)
+
+        def come(number: int) -> None:
+            def wake() -> None:
+                woken.append((number, tail.end.lsn))
+                tail.wait(wake)
+
+            tail.wait(wake)
+
+        for number in range(100):
+            come(number)
+        tail.move(WALPosition(1, LSN(10)))
+        self.assertEqual(len(woken), 32)
+        self.assertEqual(len(turns), 1)
+        tail.move(WALPosition(1, LSN(20)))  # what comes meanwhile takes no further turn
+        self.assertEqual((len(woken), len(turns)), (32, 1))
+        while turns:
+            turns.pop()()
+        self.assertEqual([number for number, _ in woken], [*range(100), *range(32)])
+        self.assertEqual([end for _, end in woken], [10] * 32 + [20] * 100)
+        tail.move(WALPosition(1, LSN(30)))
+        self.assertEqual(woken[-1], (32 + 31, 30))
+
+    def test_one_that_fails(self) -> None:
+        """Does not keep the others waiting."""
+        turns, woken = list[Callable[[], None]](), list[int]()
+        tail = Tail(turns.append)
+
+        def fail() -> None:
+            raise RuntimeError("a fault of a cursor's")
+
+        tail.wait(fail)
+        tail.wait(lambda: woken.append(1))
+        tail.move(WALPosition(1, LSN(10)))
+        self.assertEqual(woken, [1])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
     def test_timelines(self) -> None:
         """Historic timelines end at their switch points; strangers have nothing."""
         tail = Tail()

@@ -6,6 +6,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
 
+from twisted.logger import Logger
+
 from walstream.archive.ledger import AcceptedGap
 from walstream.errors import EndOfTimeline
 from walstream.formats.lsn import INVALID, LSN
@@ -42,6 +44,8 @@ class Tail:
     :ivar history: the history of that timeline.
     :ivar gaps: what the operator accepted to be missing before *end*.
     """
+
+    _log = Logger()
 
     def __init__(self, soon: Callable[[Callable[[], None]], None] | None = None) -> None:
         """
@@ -137,7 +141,11 @@ class Tail:
         while some and self._waiting:
             some -= 1
             wake, _ = self._waiting.popitem(last=False)
-            wake()
+            try:
+                wake()
+            except Exception:
+                # The others are waiting too.
+                self._log.failure("a cursor could not be woken")
         if self._due and self._waiting and self._soon is not None:
             self._soon(self._wake_some)
         else:

@@ -224,7 +224,7 @@ def test_a_delayed_a_sleeping_and_a_plain_standby(clusters: Clusters, tmp_path: 
     primary = clusters.primary(settings=KEEP)
     insert(primary, 10)
     archive = tmp_path / "archive"
-    delay = 2.0
+    delay = 3.0
     with running_hub(primary.conninfo(), archive, "--compress", "zstd") as hub:
         plain, delayed, sleeper = (
             clusters.standby(primary, hub.conninfo(application_name=name), name)

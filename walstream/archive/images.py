@@ -8,7 +8,7 @@ A mapping is served from directly, without a copy or a system call, so nothing a
 wrong later: only a file of its full size is mapped, its header is checked, and its pages are read
 ahead in a lane, where a bad disk is an error and not a SIGBUS. What remains is a file that someone
 shortens while it is mapped; nothing that works on archives does. And pages that the kernel takes
-back, when memory is short, before a slow client has had them: they are read in the reactor's thread.
+back, when memory is short, before a slow client had them: they are read in the reactor's thread.
 
 Nobody closes a mapping. The views that were given out keep it, and it goes with the last of them.
 """

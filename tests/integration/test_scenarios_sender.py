@@ -73,7 +73,6 @@ def timeline(server: Cluster) -> int:
     return int(server.query("SELECT pg_walfile_name(pg_current_wal_lsn())")[0][0][:8], 16)
 
 
-@on_versions(15, 18)
 def test_recovery_targets(clusters: Clusters, directory: Path, tmp_path: Path) -> None:
     """003_recovery_targets, 023_pitr_prepared_xact and 042_low_level_backup.
 

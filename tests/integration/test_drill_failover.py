@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.servers import Clusters
-from tests.servers.daemon import Walstream, wait_until
+from tests.servers.daemon import Walstream, await_streaming, wait_until
 from tests.servers.restoring import Restorer, Restoring, recovered, restore_wal
 from tests.torture.clients import Clients, make_table
 from tests.torture.record import Record, Run
@@ -70,7 +70,7 @@ def test_a_failover_under_load_loses_nothing(
         ) as ours,
         Restoring(standby.directory, standby.data, restore, standby.account) as restoring,
     ):
-        ours.await_text("starting log streaming")
+        await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         standby.configure({"restore_command": restoring.command})
         standby.reload()

@@ -10,7 +10,7 @@ from tests.integration.test_drill_failover import load
 from tests.servers import Clusters, every_version
 from tests.servers.clusters import fill
 from tests.servers.comparing import differing
-from tests.servers.daemon import Serving
+from tests.servers.daemon import Serving, await_streaming
 from tests.torture.recovery import find_losses
 from walstream.embedded import Cluster
 
@@ -48,7 +48,7 @@ def test_a_failover_through_the_hub_loses_nothing(clusters: Clusters, directory:
     base, archive, log = directory / "base", directory / "archive", directory / "log"
     heir, *others = (clusters.empty(name) for name in ("heir", "second", "third"))
     with hub_of(archive, log, primary, heir) as hub:
-        hub.await_text("starting log streaming")
+        await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         start_behind(hub, base, heir, *others)
         with load(primary, directory / "confirmed") as under_load:

@@ -14,7 +14,7 @@ from tests.integration.test_drill_hub_failover import hub_of, start_behind, walr
 from tests.integration.test_timelines import assert_contiguous, ranges
 from tests.servers import Clusters
 from tests.servers.comparing import await_end, differing
-from tests.servers.daemon import Serving, wait_until
+from tests.servers.daemon import Serving, await_streaming, wait_until
 from tests.servers.restoring import Restoring, restore_wal
 from walstream.embedded import Cluster
 
@@ -28,7 +28,7 @@ def test_promotions_on_a_segment_boundary(clusters: Clusters, directory: Path) -
     first, second, third = (clusters.empty(name) for name in ("first", "second", "third"))
     primary.query("SELECT pg_create_physical_replication_slot('archive', true)")
     with hub_of(archive, directory / "log", primary, first, second, slot="archive") as hub:
-        hub.await_text("starting log streaming")
+        await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         start_behind(hub, base, first, second, third)
         for standby in (first, second):
@@ -61,7 +61,7 @@ def test_a_forked_primary_and_the_old_one(clusters: Clusters, directory: Path) -
     base, archive, log = directory / "base", directory / "archive", directory / "log"
     heir, second = (clusters.empty(name) for name in ("heir", "second"))
     with hub_of(archive, log, primary, heir, second) as hub:
-        hub.await_text("starting log streaming")
+        await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         start_behind(hub, base, heir, second)
         primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 20000) AS n")
@@ -118,7 +118,7 @@ def test_a_hub_and_its_own_standby(clusters: Clusters, directory: Path) -> None:
     primary, standby = clusters.primary(), clusters.empty("standby")
     base, hosts = directory / "base", any_of(primary, standby)
     with Serving("hub", "-d", hosts, "-D", directory / "archive", log=directory / "log") as hub:
-        hub.await_text("starting log streaming")
+        await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         start_behind(hub, base, standby)
         primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 20000) AS n")
@@ -138,7 +138,7 @@ def test_a_record_that_never_became_whole(clusters: Clusters, directory: Path) -
     primary, heir, other = clusters.primary(), clusters.empty("heir"), clusters.empty("other")
     archive, base = directory / "archive", directory / "base"
     with hub_of(archive, directory / "log", primary, heir) as hub:
-        hub.await_text("starting log streaming")
+        await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         start_behind(hub, base, heir, other)
         primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 20000) AS n")
@@ -174,7 +174,7 @@ def test_two_promotions_while_the_hub_was_down(clusters: Clusters, directory: Pa
     archive, log, base = directory / "archive", directory / "log", directory / "base"
     other = clusters.empty("other")
     with hub_of(archive, log, primary) as hub:
-        hub.await_text("starting log streaming")
+        await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         start_behind(hub, base, other)
         primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 20000) AS n")

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.integration.test_drill_failover import load
 from tests.integration.test_drill_hub_failover import hub_of
 from tests.servers import Clusters
-from tests.servers.daemon import wait_until
+from tests.servers.daemon import await_streaming, wait_until
 from tests.torture.recovery import find_losses
 from walstream.cli.main import main
 
@@ -25,7 +25,7 @@ def test_a_standby_that_was_away_loses_nothing(clusters: Clusters, directory: Pa
     primary = clusters.primary(settings={"synchronous_standby_names": "walstream"})
     archive, log = directory / "archive", directory / "log"
     with hub_of(archive, log, primary) as hub:
-        hub.await_text("starting log streaming")
+        await_streaming(primary)
         late = clusters.standby(primary, name="late")
         with load(primary, directory / "confirmed") as under_load:
             under_load.await_commits()

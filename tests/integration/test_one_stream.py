@@ -20,7 +20,7 @@ from tests.integration.load import (
 from tests.integration.test_hub import have_the_same_rows
 from tests.integration.test_send import archive_of, outcome
 from tests.servers import Clusters, every_version
-from tests.servers.daemon import Serving, wait_until
+from tests.servers.daemon import Serving, await_streaming, wait_until
 from tests.torture.failing import Failing, compilers_are_available
 from walstream.archive.codecs import CODECS
 from walstream.formats.compression import Compression
@@ -52,7 +52,7 @@ def test_from_a_mixed_archive_to_the_live_tail(clusters: Clusters, tmp_path: Pat
     archive = tmp_path / "archive"
     options = ("-d", primary.conninfo(), "-D", archive, "--serve", "written")
     with Serving("hub", *options, log=tmp_path / "log") as hub:
-        hub.await_text("starting log streaming")
+        await_streaming(primary)
         backup = primary.directory / "backup"
         primary.base_backup(backup, "-X", "none")
         with pgbench(primary):
@@ -84,7 +84,7 @@ def test_what_was_served_cannot_be_kept(
             environment.setenv(name, value)
         hub = Serving("hub", *options, log=tmp_path / "log")
     with hub:
-        hub.await_text("starting log streaming")
+        await_streaming(primary)
         standby = clusters.standby(primary, hub.conninfo(application_name="ahead"))
         with pgbench(primary):
             for call in ("fdatasync", "fsync"):

@@ -115,6 +115,7 @@ class ImagesTests(SynchronousTestCase):
         self.loaded: list[tuple[int, int]] = []
         self.fault: Exception | None = None
         self.size = 4096
+        self.are_copies = False
         self.images = Images(self.lane, self.load, spare=2)
 
     def load(self, timeline: int, number: int, offset: int) -> Callable[[], Image]:
@@ -124,7 +125,9 @@ class ImagesTests(SynchronousTestCase):
             self.loaded.append((timeline, number))
             if self.fault is not None:
                 raise self.fault
-            return Image(mmap.mmap(-1, self.size), number * self.size)
+            image = Image(mmap.mmap(-1, self.size), number * self.size)
+            image.is_copy = self.are_copies
+            return image
 
         return job
 
@@ -169,6 +172,17 @@ class ImagesTests(SynchronousTestCase):
         self.acquire(2)
         self.acquire(1)
         self.assertEqual(self.loaded, [(1, 1)])
+
+    def test_fewer_copies(self) -> None:
+        """Of those that take up room among temporary files, eight are kept, and more of others."""
+        self.images = Images(self.lane, self.load, spare=20)
+        for number in range(20):
+            self.are_copies = number % 2 == 0
+            self.images.release(self.acquire(number))
+        del self.loaded[:]
+        for number in range(20):
+            self.acquire(number)
+        self.assertEqual(self.loaded, [(1, 0), (1, 2)])
 
     def test_those_in_use_are_not_counted(self) -> None:
         """However many they are."""

@@ -8,7 +8,7 @@ from threading import Thread
 
 import psycopg
 
-from tests.integration.chain import any_of, await_true, follow, switch_and_crash
+from tests.integration.chain import KEEP, any_of, await_true, follow, switch_and_crash
 from tests.integration.load import await_segments, finished_segments
 from tests.integration.test_drill_hub_failover import hub_of, start_behind, walreceivers
 from tests.integration.test_timelines import assert_contiguous, ranges
@@ -23,7 +23,7 @@ def test_promotions_on_a_segment_boundary(clusters: Clusters, directory: Path) -
     """Twice in a row a primary dies where its WAL ends with a segment. The hub uses a slot, which
     was made on the standbys before.
     """
-    primary = clusters.primary()
+    primary = clusters.primary(settings=KEEP)
     base, archive = directory / "base", directory / "archive"
     first, second, third = (clusters.empty(name) for name in ("first", "second", "third"))
     primary.query("SELECT pg_create_physical_replication_slot('archive', true)")
@@ -115,7 +115,7 @@ def test_a_hub_and_its_own_standby(clusters: Clusters, directory: Path) -> None:
     """Without target_session_attrs a hub that lost its primary follows the standby that follows
     it. That does not go unnoticed; and all goes on when that standby is promoted.
     """
-    primary, standby = clusters.primary(), clusters.empty("standby")
+    primary, standby = clusters.primary(settings=KEEP), clusters.empty("standby")
     base, hosts = directory / "base", any_of(primary, standby)
     with Serving("hub", "-d", hosts, "-D", directory / "archive", log=directory / "log") as hub:
         await_streaming(primary)
@@ -135,7 +135,11 @@ def test_a_hub_and_its_own_standby(clusters: Clusters, directory: Path) -> None:
 
 def test_a_record_that_never_became_whole(clusters: Clusters, directory: Path) -> None:
     """The primary dies inside a record, of which everybody has a part: all give it up."""
-    primary, heir, other = clusters.primary(), clusters.empty("heir"), clusters.empty("other")
+    primary, heir, other = (
+        clusters.primary(settings=KEEP),
+        clusters.empty("heir"),
+        clusters.empty("other"),
+    )
     archive, base = directory / "archive", directory / "base"
     with hub_of(archive, directory / "log", primary, heir) as hub:
         await_streaming(primary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.integration.chain import KEEP
 from tests.integration.test_drill_failover import load
 from tests.integration.test_drill_hub_failover import hub_of
 from tests.servers import Clusters
@@ -22,7 +23,7 @@ def test_a_standby_that_was_away_loses_nothing(clusters: Clusters, directory: Pa
     is pointed at the hub, gets the tail there, and is promoted when ``walstream status`` says that
     it has everything: all that was confirmed is there.
     """
-    primary = clusters.primary(settings={"synchronous_standby_names": "walstream"})
+    primary = clusters.primary(settings=KEEP | {"synchronous_standby_names": "walstream"})
     archive, log = directory / "archive", directory / "log"
     with hub_of(archive, log, primary) as hub:
         await_streaming(primary)

@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from tests.integration.chain import KEEP
 from tests.integration.load import pgbench, prepare_pgbench
 from tests.integration.test_hub import hub
 from tests.servers import Clusters, every_version
@@ -132,7 +133,7 @@ def test_the_columns_are_like_the_primary_s(clusters: Clusters, tmp_path: Path) 
 
 def test_is_it_safe_to_promote(clusters: Clusters, tmp_path: Path) -> None:
     """The primary is lost while one standby hangs: status tells which of the two has everything."""
-    primary = clusters.primary()
+    primary = clusters.primary(settings=KEEP)
     prepare_pgbench(primary)
     archive = tmp_path / "archive"
     with hub(primary, archive, tmp_path / "log") as relay:

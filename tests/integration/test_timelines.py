@@ -20,7 +20,7 @@ from tests.servers.daemon import Serving, Walstream, await_streaming, wait_until
 @every_version
 def test_a_promotion_is_followed(clusters: Clusters, tmp_path: Path) -> None:
     """The history file, the old timeline's last segment and the new timeline's WAL are archived."""
-    primary = clusters.primary()
+    primary = clusters.primary(settings=KEEP)
     standby = clusters.standby(primary)
     archive = tmp_path / "archive"
     with Walstream(
@@ -46,7 +46,7 @@ def test_a_promotion_is_followed(clusters: Clusters, tmp_path: Path) -> None:
 @every_version
 def test_a_hub_leads_its_standby_over(clusters: Clusters, tmp_path: Path) -> None:
     """A standby behind the hub goes on to the new timeline without a restart."""
-    primary = clusters.primary()
+    primary = clusters.primary(settings=KEEP)
     middle = clusters.standby(primary, name="middle")
     archive = tmp_path / "archive"
     with Serving("hub", "-d", middle.conninfo(), "-D", archive, log=tmp_path / "log") as relay:

@@ -9,6 +9,7 @@ from enum import Enum
 from twisted.logger import Logger
 
 from walstream.archive.ledger import AcceptedGap
+from walstream.archive.recent import RecentWAL
 from walstream.errors import EndOfTimeline
 from walstream.formats.lsn import INVALID, LSN
 from walstream.formats.positions import WALPosition
@@ -26,7 +27,7 @@ class Serve(Enum):
 
     #: Once it is durable here.
     FLUSHED = "flushed"
-    #: Once it was checked, and written to the file: it is in the page cache.
+    #: Once it was checked, and written to the file; from memory, until it is durable.
     WRITTEN = "written"
 
 
@@ -43,6 +44,7 @@ class Tail:
     :ivar durable: up to where it is known to be durable.
     :ivar history: the history of that timeline.
     :ivar gaps: what the operator accepted to be missing before *end*.
+    :ivar recent: what can be read and is not durable.
     """
 
     _log = Logger()
@@ -56,6 +58,7 @@ class Tail:
         self.end = WALPosition(1, INVALID)
         self.readable: int = INVALID
         self.durable: int = INVALID
+        self.recent = RecentWAL()
         self.history = TimelineHistory(1, ())
         self._switch_points: dict[int, int] = {}
         self._waiting: OrderedDict[Callable[[], None], None] = OrderedDict()
@@ -70,6 +73,7 @@ class Tail:
         Wakes all who wait, in the order in which they came, unless they have it already.
         """
         self.durable = end.lsn
+        self.recent.forget_before(end.lsn)
         if history is None:
             self.move_ahead(end.lsn)
             return
@@ -91,6 +95,7 @@ class Tail:
     def fall_back(self) -> None:
         """What is not durable can't be read any more."""
         self.readable = self.durable
+        self.recent.clear()
 
     def wake(self) -> None:
         """Have all who wait look again: some of them at once, the others in the next turns."""

@@ -24,7 +24,7 @@ from walstream.protocols.phases import SenderPhase
 from walstream.protocols.session import Session
 from walstream.protocols.settings import SenderSettings, client_sender_timeout
 from walstream.protocols.standbys import Standby, Standbys, StandbyState
-from walstream.protocols.stream_request import StreamRequest, decide, end_of, result_of
+from walstream.protocols.stream_request import StreamRequest, cancelled, decide, end_of, result_of
 from walstream.wire import messages
 from walstream.wire.commands import StartReplication
 from walstream.wire.copydata import UnknownStandbyMessage
@@ -79,6 +79,7 @@ class WALSender(Session):
         self._timeline = 0
         self._successor: EndOfTimeline | None = None
         self._is_stopping = False
+        self._is_cancelled = False
         self._hold = Hold(provider, clock, settings.hold_ahead, self._break_off)
         self._reached: tuple[int, int] | None = None
 
@@ -162,7 +163,9 @@ class WALSender(Session):
     def cancel_stream(self) -> None:
         """A CancelRequest names this session: its stream is broken off, the session goes on."""
         if self.phase in (SenderPhase.STREAMING, SenderPhase.STREAMING_2009):
-            self._break_off(CommandError("57014", "canceling statement due to user request"))
+            self._break_off(cancelled())
+        else:
+            self._is_cancelled = True  # a stream that is about to begin
 
     # Commands.
 
@@ -177,6 +180,7 @@ class WALSender(Session):
 
     async def _execute(self, text: bytes) -> None:
         answers = self._answers()
+        self._is_cancelled = False
         command = parse_2009(text) or parse_command(text, answers.major)
         match command:
             case StartReplication(start=start, timeline=timeline, slot=slot):
@@ -228,8 +232,10 @@ class WALSender(Session):
         if request.refusal is not None:
             raise request.refusal
         cursor = await self._open(request, arrivals)
-        if self.phase is SenderPhase.CLOSED:
+        if self.phase is SenderPhase.CLOSED or self._is_cancelled:
             cursor.close()
+            if self._is_cancelled:
+                raise cancelled()
             return
         self.phase = SenderPhase.STREAMING if modern else SenderPhase.STREAMING_2009
         self._stream(request, cursor, payload)

@@ -18,7 +18,7 @@ from walstream.wire.messages import (
     row_description,
 )
 
-__all__ = ["StreamRequest", "ahead", "decide", "end_of", "forked", "result_of"]
+__all__ = ["StreamRequest", "ahead", "cancelled", "decide", "end_of", "forked", "result_of"]
 
 _INTERNAL_ERROR = "XX000"
 
@@ -102,6 +102,11 @@ def ahead(start: LSN, end: LSN) -> CommandError | None:
         _INTERNAL_ERROR,
         f"requested starting point {start} is ahead of the WAL flush position of this server {end}",
     )
+
+
+def cancelled() -> CommandError:
+    """The error of a stream that a CancelRequest ends, or that it keeps from beginning."""
+    return CommandError("57014", "canceling statement due to user request")
 
 
 def result_of(successor: EndOfTimeline | None) -> bytes:

@@ -11,7 +11,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -81,7 +81,7 @@ def readers(port: int, pieces: Sequence[Piece], processes: int = 1) -> Iterator[
         yield Readers(ends)
     finally:
         for end in ends:
-            end.close()
+            _dismiss(end)
         for process in running:
             process.join(20)
             process.kill()
@@ -104,7 +104,7 @@ def following(port: int, start: LSN, count: int) -> Iterator[None]:
             raise RuntimeError("a reader could not log in; see above")
         yield
     finally:
-        ours.close()
+        _dismiss(ours)
         process.join(20)
         process.kill()
 
@@ -169,6 +169,13 @@ def _follow(parent: Connection, port: int, start: LSN, count: int) -> None:
                 connection.recv_into(buffer, 0, socket.MSG_TRUNC)
             except BlockingIOError:
                 continue
+
+
+def _dismiss(end: Connection) -> None:
+    """Let a process go. It was forked, so it has our end too, and would not see it closed."""
+    with suppress(BrokenPipeError):
+        end.send("leave")
+    end.close()
 
 
 def _wait_for_the_end(parent: Connection) -> None:

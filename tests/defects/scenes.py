@@ -222,7 +222,7 @@ def die_in_a_record(primary: Cluster, archive: Path) -> None:
 
     def write() -> None:
         with suppress(psycopg.Error):
-            primary.query("SELECT pg_logical_emit_message(false, '', repeat('x', 200000000))")
+            primary.query("SELECT pg_logical_emit_message(false, '', repeat('x', 400000000))")
 
     writer = threading.Thread(target=write)
     writer.start()

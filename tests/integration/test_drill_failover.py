@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.integration.chain import KEEP
 from tests.servers import Clusters
-from tests.servers.daemon import Walstream, wait_until
+from tests.servers.daemon import Walstream, await_streaming, wait_until
 from tests.servers.restoring import Restorer, Restoring, recovered, restore_wal
 from tests.torture.clients import Clients, make_table
 from tests.torture.record import Record, Run
@@ -53,7 +54,7 @@ def test_a_failover_under_load_loses_nothing(
     standby has not received yet is not lost, and does not become a fork.
     """
     primary = clusters.primary(
-        settings={"synchronous_standby_names": "FIRST 2 (walstream, standby)"}
+        settings=KEEP | {"synchronous_standby_names": "FIRST 2 (walstream, standby)"}
     )
     standby = clusters.standby(primary, primary.conninfo(application_name="standby"))
     standby.configure({"synchronous_standby_names": "walstream"})
@@ -70,7 +71,7 @@ def test_a_failover_under_load_loses_nothing(
         ) as ours,
         Restoring(standby.directory, standby.data, restore, standby.account) as restoring,
     ):
-        ours.await_text("starting log streaming")
+        await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         standby.configure({"restore_command": restoring.command})
         standby.reload()

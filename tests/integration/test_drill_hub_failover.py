@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.integration.chain import any_of, await_true
+from tests.integration.chain import KEEP, any_of, await_true
 from tests.integration.test_drill_failover import load
 from tests.servers import Clusters, every_version
 from tests.servers.clusters import fill
 from tests.servers.comparing import differing
-from tests.servers.daemon import Serving
+from tests.servers.daemon import Serving, await_streaming
 from tests.torture.recovery import find_losses
 from walstream.embedded import Cluster
 
@@ -44,11 +44,11 @@ def test_a_failover_through_the_hub_loses_nothing(clusters: Clusters, directory:
     """The primary dies under load while one standby is down. The hub, its only synchronous standby,
     gives that one the tail; it is promoted, and everybody follows.
     """
-    primary = clusters.primary(settings={"synchronous_standby_names": "walstream"})
+    primary = clusters.primary(settings=KEEP | {"synchronous_standby_names": "walstream"})
     base, archive, log = directory / "base", directory / "archive", directory / "log"
     heir, *others = (clusters.empty(name) for name in ("heir", "second", "third"))
     with hub_of(archive, log, primary, heir) as hub:
-        hub.await_text("starting log streaming")
+        await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         start_behind(hub, base, heir, *others)
         with load(primary, directory / "confirmed") as under_load:

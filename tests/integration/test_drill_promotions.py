@@ -8,13 +8,13 @@ from threading import Thread
 
 import psycopg
 
-from tests.integration.chain import any_of, await_true, follow, switch_and_crash
+from tests.integration.chain import KEEP, any_of, await_true, follow, switch_and_crash
 from tests.integration.load import await_segments, finished_segments
 from tests.integration.test_drill_hub_failover import hub_of, start_behind, walreceivers
 from tests.integration.test_timelines import assert_contiguous, ranges
 from tests.servers import Clusters
 from tests.servers.comparing import await_end, differing
-from tests.servers.daemon import Serving, wait_until
+from tests.servers.daemon import Serving, await_streaming, wait_until
 from tests.servers.restoring import Restoring, restore_wal
 from walstream.embedded import Cluster
 
@@ -23,12 +23,12 @@ def test_promotions_on_a_segment_boundary(clusters: Clusters, directory: Path) -
     """Twice in a row a primary dies where its WAL ends with a segment. The hub uses a slot, which
     was made on the standbys before.
     """
-    primary = clusters.primary()
+    primary = clusters.primary(settings=KEEP)
     base, archive = directory / "base", directory / "archive"
     first, second, third = (clusters.empty(name) for name in ("first", "second", "third"))
     primary.query("SELECT pg_create_physical_replication_slot('archive', true)")
     with hub_of(archive, directory / "log", primary, first, second, slot="archive") as hub:
-        hub.await_text("starting log streaming")
+        await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         start_behind(hub, base, first, second, third)
         for standby in (first, second):
@@ -61,7 +61,7 @@ def test_a_forked_primary_and_the_old_one(clusters: Clusters, directory: Path) -
     base, archive, log = directory / "base", directory / "archive", directory / "log"
     heir, second = (clusters.empty(name) for name in ("heir", "second"))
     with hub_of(archive, log, primary, heir, second) as hub:
-        hub.await_text("starting log streaming")
+        await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         start_behind(hub, base, heir, second)
         primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 20000) AS n")
@@ -115,10 +115,10 @@ def test_a_hub_and_its_own_standby(clusters: Clusters, directory: Path) -> None:
     """Without target_session_attrs a hub that lost its primary follows the standby that follows
     it. That does not go unnoticed; and all goes on when that standby is promoted.
     """
-    primary, standby = clusters.primary(), clusters.empty("standby")
+    primary, standby = clusters.primary(settings=KEEP), clusters.empty("standby")
     base, hosts = directory / "base", any_of(primary, standby)
     with Serving("hub", "-d", hosts, "-D", directory / "archive", log=directory / "log") as hub:
-        hub.await_text("starting log streaming")
+        await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         start_behind(hub, base, standby)
         primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 20000) AS n")
@@ -135,10 +135,14 @@ def test_a_hub_and_its_own_standby(clusters: Clusters, directory: Path) -> None:
 
 def test_a_record_that_never_became_whole(clusters: Clusters, directory: Path) -> None:
     """The primary dies inside a record, of which everybody has a part: all give it up."""
-    primary, heir, other = clusters.primary(), clusters.empty("heir"), clusters.empty("other")
+    primary, heir, other = (
+        clusters.primary(settings=KEEP),
+        clusters.empty("heir"),
+        clusters.empty("other"),
+    )
     archive, base = directory / "archive", directory / "base"
     with hub_of(archive, directory / "log", primary, heir) as hub:
-        hub.await_text("starting log streaming")
+        await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         start_behind(hub, base, heir, other)
         primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 20000) AS n")
@@ -174,7 +178,7 @@ def test_two_promotions_while_the_hub_was_down(clusters: Clusters, directory: Pa
     archive, log, base = directory / "archive", directory / "log", directory / "base"
     other = clusters.empty("other")
     with hub_of(archive, log, primary) as hub:
-        hub.await_text("starting log streaming")
+        await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         start_behind(hub, base, other)
         primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 20000) AS n")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.integration.test_send import outcome
 from tests.servers import Clusters, every_version
-from tests.servers.daemon import Serving, wait_until
+from tests.servers.daemon import Serving, await_streaming, wait_until
 from walstream.embedded import Cluster
 
 _TROUBLE = re.compile(
@@ -49,7 +49,7 @@ def test_a_standby_that_does_not_belong(clusters: Clusters, directory: Path) -> 
     primary = clusters.primary(settings=_SETTINGS)
     archive, base = directory / "archive", directory / "base"
     with Serving("hub", "-d", primary.conninfo(), "-D", archive, log=directory / "hub") as hub:
-        hub.await_text("starting log streaming")
+        await_streaming(primary)
         primary.base_backup(base)
         server = clusters.standby_of(base, primary.conninfo(), "server")
         stray = clusters.standby_of(base, primary.conninfo(), "stray")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.integration.chain import KEEP
 from tests.integration.test_drill_failover import load
 from tests.integration.test_drill_hub_failover import hub_of
 from tests.servers import Clusters
-from tests.servers.daemon import wait_until
+from tests.servers.daemon import await_streaming, wait_until
 from tests.torture.recovery import find_losses
 from walstream.cli.main import main
 
@@ -22,10 +23,10 @@ def test_a_standby_that_was_away_loses_nothing(clusters: Clusters, directory: Pa
     is pointed at the hub, gets the tail there, and is promoted when ``walstream status`` says that
     it has everything: all that was confirmed is there.
     """
-    primary = clusters.primary(settings={"synchronous_standby_names": "walstream"})
+    primary = clusters.primary(settings=KEEP | {"synchronous_standby_names": "walstream"})
     archive, log = directory / "archive", directory / "log"
     with hub_of(archive, log, primary) as hub:
-        hub.await_text("starting log streaming")
+        await_streaming(primary)
         late = clusters.standby(primary, name="late")
         with load(primary, directory / "confirmed") as under_load:
             under_load.await_commits()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,8 @@ from tests.integration.load import (
 from tests.integration.test_hub import have_the_same_rows
 from tests.integration.test_send import archive_of, outcome
 from tests.servers import Clusters, every_version
-from tests.servers.daemon import Serving, wait_until
+from tests.servers.daemon import Serving, await_streaming, wait_until
+from tests.torture.failing import Failing, compilers_are_available
 from walstream.archive.codecs import CODECS
 from walstream.formats.compression import Compression
 
@@ -49,7 +52,7 @@ def test_from_a_mixed_archive_to_the_live_tail(clusters: Clusters, tmp_path: Pat
     archive = tmp_path / "archive"
     options = ("-d", primary.conninfo(), "-D", archive, "--serve", "written")
     with Serving("hub", *options, log=tmp_path / "log") as hub:
-        hub.await_text("starting log streaming")
+        await_streaming(primary)
         backup = primary.directory / "backup"
         primary.base_backup(backup, "-X", "none")
         with pgbench(primary):
@@ -64,6 +67,40 @@ def test_from_a_mixed_archive_to_the_live_tail(clusters: Clusters, tmp_path: Pat
         have_the_same_rows(primary, standby)
         assert sessions(hub, "late") == 1
         assert "ERROR" not in standby.log_tail()
+
+
+@pytest.mark.skipif(not compilers_are_available(), reason="there is no C compiler")
+def test_what_was_served_cannot_be_kept(
+    clusters: Clusters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's disk fails under load: a standby that was ahead of it waits in its stream."""
+    primary = clusters.primary(settings={"wal_keep_size": "1GB"})
+    prepare_pgbench(primary)
+    archive = tmp_path / "archive"
+    failing = Failing(tmp_path, archive)
+    options = ("-d", primary.conninfo(), "-D", archive, "--serve", "written")
+    with monkeypatch.context() as environment:
+        for name, value in failing.environment.items():
+            environment.setenv(name, value)
+        hub = Serving("hub", *options, log=tmp_path / "log")
+    with hub:
+        await_streaming(primary)
+        standby = clusters.standby(primary, hub.conninfo(application_name="ahead"))
+        with pgbench(primary):
+            for call in ("fdatasync", "fsync"):
+                await_segments(archive, len(finished_segments(archive)) + 2)
+                failures = hub.text.count("could not make durable")
+                with failing.calls(**{call: errno.EIO}):
+                    wait_until(partial(has_failed, hub, failures), "a failure")
+        have_the_same_rows(primary, standby)
+        assert sessions(hub, "ahead") == 1
+        assert "ERROR" not in standby.log_tail()
+        assert "FATAL" not in standby.log_tail()
+
+
+def has_failed(hub: Serving, failures: int) -> bool:
+    """Whether its disk has failed once more."""
+    return hub.text.count("could not make durable") > failures
 
 
 def cut_short(path: Path) -> None:

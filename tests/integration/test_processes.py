@@ -28,7 +28,7 @@ from tests.integration.test_status import clients as status_of_clients
 from tests.integration.test_synchronous import demand
 from tests.remote_apply import watch_commits
 from tests.servers import Clusters
-from tests.servers.daemon import Serving, Walstream, wait_until
+from tests.servers.daemon import Serving, Walstream, await_streaming, wait_until
 from tests.unit.archives import BUILT, SIZE, record_wal
 from walstream.embedded.processes import is_alive, processes_below
 
@@ -153,7 +153,7 @@ def test_a_hub_of_two_workers(clusters: Clusters, tmp_path: Path) -> None:
     options = ("-d", primary.conninfo(), "-D", archive, "--processes=2")
     policy = ("--report-apply", "FIRST 1 (second)")
     with Serving("hub", *options, *policy, log=tmp_path / "log") as relay:
-        relay.await_text("starting log streaming")
+        await_streaming(primary)
         standbys = [
             clusters.standby(
                 primary,

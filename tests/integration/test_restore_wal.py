@@ -13,7 +13,7 @@ import pytest
 from tests.integration.load import finished_segments
 from tests.integration.recovery import Commands, recover, recovering, tool
 from tests.servers import Clusters, every_version
-from tests.servers.daemon import Walstream, wait_until
+from tests.servers.daemon import Walstream, await_streaming, wait_until
 from tests.servers.restoring import Restorer, restore_wal
 from walstream.archive.codecs import CODECS
 from walstream.embedded import Cluster, EmbeddedError
@@ -39,7 +39,7 @@ class Archived:
             "--synchronous",
             log=tmp_path / "receive.log",
         )
-        self.receiver.await_text("starting log streaming")
+        await_streaming(self.primary)
         self.primary.base_backup(self.backup, "-X", "none")
         self.primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 20000) AS n")
 

@@ -15,7 +15,7 @@ import lz4.frame
 
 from tests.integration.chain import KEEP, await_true, insert, replication, running_hub
 from tests.integration.load import finished_segments, identical
-from tests.servers import Clusters, every_version
+from tests.servers import Clusters, every_version, on_versions
 from tests.servers.daemon import Serving
 from walstream.embedded import Cluster, Installation
 from walstream.formats.lsn import LSN
@@ -119,7 +119,7 @@ def decoded(path: Path) -> bytes:
     return bytes(lz4.frame.decompress(content)) if path.suffix == ".lz4" else content
 
 
-@every_version
+@on_versions(15, 18)
 def test_base_backups_are_refused(clusters: Clusters, directory: Path, tmp_path: Path) -> None:
     """010_pg_basebackup: a hub has none; pg_basebackup says so, and leaves nothing.
 

@@ -21,7 +21,7 @@ from tests.integration.chain import (
     walreceiver,
 )
 from tests.integration.load import finished_segments
-from tests.servers import Clusters, on_versions
+from tests.servers import Clusters
 from tests.servers.daemon import wait_until
 from tests.servers.proxy import Proxy
 from tests.servers.restoring import Restorer, Restoring, copy_from
@@ -155,7 +155,6 @@ def test_what_is_behind_the_end_is_not_served(
     assert "magic" not in standby.log.read_text()
 
 
-@on_versions(15, 18)
 def test_a_standby_that_was_restored_ahead_of_the_hub(
     clusters: Clusters, directory: Path, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.integration.chain import KEEP, running_hub, walreceiver
-from tests.servers import Clusters, on_versions
+from tests.servers import Clusters
 from tests.servers.comparing import amcheck, await_end, differing
 from walstream.embedded import Cluster
 
@@ -24,7 +24,6 @@ ORDER BY 1, 2
 """
 
 
-@on_versions(15, 18)
 def test_many_features_pass_the_hub(clusters: Clusters, directory: Path, tmp_path: Path) -> None:
     """027_stream_regress: the standby has all of it, sound, and goes on as a primary."""
     settings = {"max_prepared_transactions": "5", "autovacuum": "on", "autovacuum_naptime": "1s"}

@@ -224,7 +224,7 @@ def test_a_delayed_a_sleeping_and_a_plain_standby(clusters: Clusters, tmp_path: 
     primary = clusters.primary(settings=KEEP)
     insert(primary, 10)
     archive = tmp_path / "archive"
-    delay = 2.0
+    delay = 3.0
     with running_hub(primary.conninfo(), archive, "--compress", "zstd") as hub:
         plain, delayed, sleeper = (
             clusters.standby(primary, hub.conninfo(application_name=name), name)
@@ -326,7 +326,6 @@ class TwoNodes:
         server.follow(self.hub.conninfo(application_name="standby"))
 
 
-@on_versions(15, 18)
 def test_prepared_transactions_survive(clusters: Clusters, tmp_path: Path) -> None:
     """009_twophase and 012_subtransactions: commits wait for the hub; both nodes take turns."""
     nodes = TwoNodes(clusters, tmp_path)

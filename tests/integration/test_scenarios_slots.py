@@ -255,6 +255,8 @@ def test_a_walreceiver_with_a_temporary_slot(clusters: Clusters, tmp_path: Path)
         standby = clusters.standby(
             primary, ours.conninfo(), settings={"wal_receiver_create_temp_slot": "on"}
         )
+        wait_until(lambda: len(slots(archive)) == 1, "a slot")
+        primary.query("CREATE TABLE numbers (n int)")
         standby.wait_for_replay(primary.end_of_wal())
         (name,) = slots(archive)
         assert name.startswith("pg_walreceiver_")

@@ -93,7 +93,6 @@ def test_promotions_are_followed_without_a_restart(
         assert hub.stop() == 0
 
 
-@on_versions(15, 18)
 def test_a_record_lost_its_end(clusters: Clusters, tmp_path: Path) -> None:
     """026_overwrite_contrecord: the primary comes back without the rest of a record it has sent.
 

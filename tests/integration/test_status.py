@@ -14,10 +14,11 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from tests.integration.chain import KEEP
 from tests.integration.load import pgbench, prepare_pgbench
 from tests.integration.test_hub import hub
 from tests.servers import Clusters, every_version
-from tests.servers.daemon import wait_until
+from tests.servers.daemon import await_streaming, wait_until
 from walstream.embedded import Cluster
 from walstream.formats.lsn import LSN
 
@@ -100,7 +101,7 @@ def test_the_columns_are_like_the_primary_s(clusters: Clusters, tmp_path: Path) 
     prepare_pgbench(primary)
     archive = tmp_path / "archive"
     with hub(primary, archive, tmp_path / "log") as relay:
-        relay.await_text("starting log streaming")
+        await_streaming(primary)
         clusters.standby(primary, primary.conninfo(application_name="direct"), "direct")
         clusters.standby(primary, relay.conninfo(application_name="behind"), "behind")
         wait_until(lambda: "behind" in clients(archive), "connected")
@@ -132,11 +133,11 @@ def test_the_columns_are_like_the_primary_s(clusters: Clusters, tmp_path: Path) 
 
 def test_is_it_safe_to_promote(clusters: Clusters, tmp_path: Path) -> None:
     """The primary is lost while one standby hangs: status tells which of the two has everything."""
-    primary = clusters.primary()
+    primary = clusters.primary(settings=KEEP)
     prepare_pgbench(primary)
     archive = tmp_path / "archive"
     with hub(primary, archive, tmp_path / "log") as relay:
-        relay.await_text("starting log streaming")
+        await_streaming(primary)
         _, sleeper = (
             clusters.standby(primary, relay.conninfo(application_name=name), name)
             for name in ("s1", "s2")

@@ -14,13 +14,13 @@ import psycopg
 from tests.integration.chain import KEEP, any_of, follow, switch_and_crash
 from tests.integration.load import await_segments, finished_segments, identical
 from tests.servers import Clusters, every_version
-from tests.servers.daemon import Serving, Walstream, wait_until
+from tests.servers.daemon import Serving, Walstream, await_streaming, wait_until
 
 
 @every_version
 def test_a_promotion_is_followed(clusters: Clusters, tmp_path: Path) -> None:
     """The history file, the old timeline's last segment and the new timeline's WAL are archived."""
-    primary = clusters.primary()
+    primary = clusters.primary(settings=KEEP)
     standby = clusters.standby(primary)
     archive = tmp_path / "archive"
     with Walstream(
@@ -46,11 +46,11 @@ def test_a_promotion_is_followed(clusters: Clusters, tmp_path: Path) -> None:
 @every_version
 def test_a_hub_leads_its_standby_over(clusters: Clusters, tmp_path: Path) -> None:
     """A standby behind the hub goes on to the new timeline without a restart."""
-    primary = clusters.primary()
+    primary = clusters.primary(settings=KEEP)
     middle = clusters.standby(primary, name="middle")
     archive = tmp_path / "archive"
     with Serving("hub", "-d", middle.conninfo(), "-D", archive, log=tmp_path / "log") as relay:
-        relay.await_text("starting log streaming")
+        await_streaming(middle)
         last = clusters.standby(primary, relay.conninfo(), "last")
         primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 50000) AS n")
         last.wait_for_replay(primary.end_of_wal())

@@ -114,7 +114,7 @@ async def test_who_does_not_read(paths: ArchivePaths, monkeypatch: pytest.Monkey
 
 
 @pytest_twisted.ensureDeferred
-async def test_many_readers(paths: ArchivePaths) -> None:
+async def test_many_who_ask(paths: ArchivePaths) -> None:
     """Eight are served; the ninth is turned away at once, and may come again."""
     waiting = [bytes(1 << 20)] * 20
     async with controlled(ArchivePlace(paths), lambda: iter(waiting)) as served:

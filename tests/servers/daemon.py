@@ -16,9 +16,10 @@ from typing import Self
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from walstream.embedded import Cluster
 from walstream.embedded.configuration import free_port
 
-__all__ = ["Serving", "Walstream", "wait_until"]
+__all__ = ["Serving", "Walstream", "await_streaming", "wait_until"]
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 30.0) -> None:
@@ -27,6 +28,15 @@ def wait_until(condition: Callable[[], bool], what: str, timeout: float = 30.0) 
     while not condition():
         assert time.monotonic() < deadline, f"not {what} after {timeout:g} s"
         time.sleep(0.01)
+
+
+def await_streaming(server: Cluster, name: str = "walstream") -> None:
+    """Wait until a server streams to the receiver of that name: no WAL from now on is lost to it.
+
+    What a receiver logs is earlier: a checkpoint may come in between.
+    """
+    query = "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming' AND application_name = %s"
+    wait_until(lambda: bool(server.query(query, name)), f"streaming from {server}")
 
 
 class Walstream:

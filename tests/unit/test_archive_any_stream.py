@@ -73,7 +73,7 @@ class AnyStreamTests(ArchiveCase):
         )
 
     @settings(
-        max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+        max_examples=150, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
     )
     @given(
         st.lists(_STEPS, min_size=5, max_size=60),

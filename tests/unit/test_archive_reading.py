@@ -53,6 +53,46 @@ class TailTests(SynchronousTestCase):
         tail.move(WALPosition(1, LSN(20)))
         self.assertEqual(woken, [10, 20])
 
+    def test_some_at_a_time(self) -> None:
+        """A thousand are woken in many turns, in order; who waits again comes behind the others."""
+        turns, woken = list[Callable[[], None]](), list[tuple[int, int]]()
+        tail = Tail(turns.append)
+
+        def come(number: int) -> None:
+            def wake() -> None:
+                woken.append((number, tail.end.lsn))
+                tail.wait(wake)
+
+            tail.wait(wake)
+
+        for number in range(100):
+            come(number)
+        tail.move(WALPosition(1, LSN(10)))
+        self.assertEqual(len(woken), 32)
+        self.assertEqual(len(turns), 1)
+        tail.move(WALPosition(1, LSN(20)))  # what comes meanwhile takes no further turn
+        self.assertEqual((len(woken), len(turns)), (32, 1))
+        while turns:
+            turns.pop()()
+        self.assertEqual([number for number, _ in woken], [*range(100), *range(32)])
+        self.assertEqual([end for _, end in woken], [10] * 32 + [20] * 100)
+        tail.move(WALPosition(1, LSN(30)))
+        self.assertEqual(woken[-1], (32 + 31, 30))
+
+    def test_one_that_fails(self) -> None:
+        """Does not keep the others waiting."""
+        turns, woken = list[Callable[[], None]](), list[int]()
+        tail = Tail(turns.append)
+
+        def fail() -> None:
+            raise RuntimeError("a fault of a cursor's")
+
+        tail.wait(fail)
+        tail.wait(lambda: woken.append(1))
+        tail.move(WALPosition(1, LSN(10)))
+        self.assertEqual(woken, [1])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
     def test_timelines(self) -> None:
         """Historic timelines end at their switch points; strangers have nothing."""
         tail = Tail()
@@ -75,6 +115,7 @@ class ImagesTests(SynchronousTestCase):
         self.loaded: list[tuple[int, int]] = []
         self.fault: Exception | None = None
         self.size = 4096
+        self.are_copies = False
         self.images = Images(self.lane, self.load, spare=2)
 
     def load(self, timeline: int, number: int, offset: int) -> Callable[[], Image]:
@@ -84,7 +125,9 @@ class ImagesTests(SynchronousTestCase):
             self.loaded.append((timeline, number))
             if self.fault is not None:
                 raise self.fault
-            return Image(mmap.mmap(-1, self.size), number * self.size)
+            image = Image(mmap.mmap(-1, self.size), number * self.size)
+            image.is_copy = self.are_copies
+            return image
 
         return job
 
@@ -129,6 +172,17 @@ class ImagesTests(SynchronousTestCase):
         self.acquire(2)
         self.acquire(1)
         self.assertEqual(self.loaded, [(1, 1)])
+
+    def test_fewer_copies(self) -> None:
+        """Of those that take up room among temporary files, eight are kept, and more of others."""
+        self.images = Images(self.lane, self.load, spare=20)
+        for number in range(20):
+            self.are_copies = number % 2 == 0
+            self.images.release(self.acquire(number))
+        del self.loaded[:]
+        for number in range(20):
+            self.acquire(number)
+        self.assertEqual(self.loaded, [(1, 0), (1, 2)])
 
     def test_those_in_use_are_not_counted(self) -> None:
         """However many they are."""

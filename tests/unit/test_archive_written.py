@@ -117,6 +117,12 @@ class ServedAtOnceTests(WrittenCase):
         self.assert_end(START + 5100)
         self.assertEqual(self.archive.durable_position(), WALPosition(1, LSN(START + 5000)))
 
+    def test_not_from_the_file(self) -> None:
+        """The kernel may have forgotten it, and nobody knows yet that a sync has failed."""
+        self.receive(100)
+        self.forget()
+        self.assertEqual(self.read(self.cursor(START + 5000)), START + 5100)
+
     def test_flush_is_the_end_of_a_batch_too(self) -> None:
         """For whoever knows no other."""
         self.write(self.archive, 100)

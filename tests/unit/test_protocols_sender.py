@@ -1052,6 +1052,26 @@ class CancelTests(SenderCase):
         self.assertEqual(self.say(status(START) + COPY_DONE), b"")
         self.assertEqual(self.ask("IDENTIFY_SYSTEM"), IDENTIFIED)
 
+    def test_cancelled_before_it_began(self) -> None:
+        """Not lost on a stream whose WAL is still being looked for; the next one is not meant."""
+        self.log_in()
+        opening: list[Deferred[IWALCursor]] = []
+        really = self.provider.open
+
+        def slowly(timeline: int, start: LSN) -> Deferred[IWALCursor]:
+            opening.append(Deferred())
+            return opening[-1]
+
+        self.patch(self.provider, "open", slowly)
+        self.assertEqual(self.ask("START_REPLICATION 0/300000"), COPY_BOTH)
+        self.session.cancel_stream()
+        really(1, LSN(START)).chainDeferred(opening[0])
+        cancelled = error("ERROR", "57014", "canceling statement due to user request")
+        self.assertEqual(self.hear(), cancelled + READY_FOR_QUERY)
+        self.patch(self.provider, "open", really)
+        self.assertTrue(self.ask("START_REPLICATION 0/300000").startswith(COPY_BOTH))
+        self.assertIs(self.session.phase, SenderPhase.STREAMING)
+
     def test_without_a_stream(self) -> None:
         """Without a stream there is nothing to cancel."""
         self.log_in()

@@ -44,6 +44,12 @@ class DescriptorsTests(SynchronousTestCase):
         self.assertEqual(self.limits, (4096, 4096))
         self.assertIn("for 3896 clients only, not for 5000", self.texts[0])
 
+    def test_hardly_any(self) -> None:
+        """Somebody is let in all the same: Twisted copes when there are none left."""
+        self.limits = (60, 60)
+        self.assertEqual(self.room(1000), 1)
+        self.assertIn("for 1 clients only", self.texts[0])
+
     def test_any_number(self) -> None:
         """Any number is what there are descriptors for."""
         self.assertEqual(self.room(0), 3896)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -59,6 +60,7 @@ class ProcessServiceTests(SynchronousTestCase):
     """A process that ends with its service."""
 
     def setUp(self) -> None:
+        self.addCleanup(gc.unfreeze)
         self.log = capture_log(self)
         self.reactor = ProcessReactor()
         self.work = Work()
@@ -115,6 +117,14 @@ class ProcessServiceTests(SynchronousTestCase):
         self.assertEqual(self.handlers, {})
         self.reactor.go()
         self.assertEqual(set(self.handlers), {signal.SIGINT, signal.SIGTERM})
+
+    def test_what_was_imported(self) -> None:
+        """Is no business of the garbage collector's, once the reactor runs."""
+        gc.unfreeze()
+        self.service.startService()
+        self.assertEqual(gc.get_freeze_count(), 0)
+        self.reactor.go()
+        self.assertGreater(gc.get_freeze_count(), 10_000)
 
     def test_stops_once(self) -> None:
         """A second signal, or the service's end meanwhile, does not stop the reactor again."""

@@ -49,6 +49,7 @@ class Cursor:
         self._tail = tail
         self._images = images
         self._place = place
+        self._place_until = 0
         self._image: Image | None = None
         self._next: Image | None = None
         self._loading: int | None = None
@@ -63,12 +64,14 @@ class Cursor:
     def read(self, limit: int) -> memoryview:
         """See `IWALCursor.read`. An image's end is a segment's, or a window's in it."""
         start = self.position
+        if self._is_recent():
+            return self._read_recent(limit)
         image = self._image
         if image is None or not image.start <= start < image.end or image.is_stale:
             image = self._turn_over()
             if image is None:
                 return _NOTHING
-        end = min(start + limit, self._tail.available(self._timeline, start), image.end)
+        end = min(start + limit, self._available_in_files(), image.end)
         if end <= start:
             return _NOTHING
         self.position = end
@@ -104,6 +107,12 @@ class Cursor:
             return
         if self.position >= self.available:
             self._wait_for_more(waiter)
+        elif self._is_recent():
+            if self._tail.recent.view(self.position):
+                self._waiter = None
+                waiter.callback(None)
+            else:
+                self._tail.wait(self._proceed)
         elif self._image_at_hand():
             self._waiter = None
             waiter.callback(None)
@@ -124,6 +133,29 @@ class Cursor:
     def _cancelled(self, _: Deferred[None]) -> None:
         self._waiter = None
         self._tail.leave(self._proceed)
+
+    # What is not durable yet.
+
+    def _is_recent(self) -> bool:
+        """Whether what comes next is in memory only, as far as it is to be trusted."""
+        tail = self._tail
+        return self.position >= tail.durable and self._timeline == tail.end.timeline
+
+    def _read_recent(self, limit: int) -> memoryview:
+        start = self.position
+        view = self._tail.recent.view(start)[: max(0, min(limit, self.available - start))]
+        if view and self._place is not None and start >= self._place_until:
+            begin = self._size.floor(start)
+            self._place_until = begin + self._size
+            self._place.move(WALPosition(self._timeline, begin))
+        self.position = start + len(view)
+        return view
+
+    def _available_in_files(self) -> int:
+        available = self.available
+        if self._timeline == self._tail.end.timeline:
+            return min(available, self._tail.durable)
+        return available
 
     # Images.
 

@@ -7,7 +7,8 @@ compressed segment it is the whole, which was decoded for it.
 A mapping is served from directly, without a copy or a system call, so nothing about it may go
 wrong later: only a file of its full size is mapped, its header is checked, and its pages are read
 ahead in a lane, where a bad disk is an error and not a SIGBUS. What remains is a file that someone
-shortens while it is mapped; nothing that works on archives does.
+shortens while it is mapped; nothing that works on archives does. And pages that the kernel takes
+back, when memory is short, before a slow client has had them: the reactor's thread reads them.
 
 Nobody closes a mapping. The views that were given out keep it, and it goes with the last of them.
 """
@@ -30,8 +31,11 @@ __all__ = ["WINDOW", "Image", "Images", "Load"]
 #: What is mapped at a time of a segment that is longer.
 WINDOW = 16 << 20
 
-# The pages are the kernel's to take back, but they count as this process's memory.
-_SPARE_BYTES = 256 << 20
+# The pages are the kernel's to take back, but they count as this process's memory. Measured with
+# many readers, each in its place: to map a segment anew costs a fifth of what sending it costs.
+_SPARE_BYTES = 1 << 30
+# Of images of decoded segments, which take up room where temporary files are.
+_SPARE_COPIES = 8
 
 
 class Image:
@@ -42,10 +46,11 @@ class Image:
     :ivar offset: where in the segment that is.
     :ivar end: the position behind the last.
     :ivar middle: the position from which on the next image should be made ready.
+    :ivar is_copy: whether the file is a temporary one, made of a compressed segment.
     :ivar is_stale: whether another file has taken the place of the mapped one.
     """
 
-    __slots__ = ("end", "is_stale", "key", "middle", "offset", "start", "users", "view")
+    __slots__ = ("end", "is_copy", "is_stale", "key", "middle", "offset", "start", "users", "view")
 
     def __init__(self, mapping: mmap, start: int, offset: int = 0) -> None:
         self.view = memoryview(mapping)
@@ -53,6 +58,7 @@ class Image:
         self.offset = offset
         self.end = start + len(mapping)
         self.middle = start + len(mapping) // 2
+        self.is_copy = False
         self.is_stale = False
         self.key = (0, 0, 0)
         self.users = 0
@@ -73,7 +79,7 @@ class Images:
 
     _log = Logger()
 
-    def __init__(self, lane: Lane, load: Load, spare: int = 8) -> None:
+    def __init__(self, lane: Lane, load: Load, spare: int = 64) -> None:
         self._lane = lane
         self._load = load
         self._spare = spare
@@ -113,7 +119,10 @@ class Images:
             return
         del self._used[image.key]
         self._unused[image.key] = image
-        if len(self._unused) > min(self._spare, max(_SPARE_BYTES // len(image.view), 1)):
+        copies = [key for key, spare in self._unused.items() if spare.is_copy]
+        if len(copies) > _SPARE_COPIES:
+            del self._unused[copies[0]]
+        elif len(self._unused) > min(self._spare, max(_SPARE_BYTES // len(image.view), 1)):
             self._unused.popitem(last=False)
 
     def forget(self, timeline: int, number: int) -> None:

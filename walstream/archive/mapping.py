@@ -76,7 +76,9 @@ def _load(files: FileSystem, path: str, request: SegmentRequest) -> Image | None
         if codec_of(path) is None:
             return _map(files, fds[0], path, request, request.offset, min(size, WINDOW))
         fds.append(decode_unnamed(files, fds[0], path, size))
-        return _map(files, fds[-1], path, request, 0, size)
+        image = _map(files, fds[-1], path, request, 0, size)
+        image.is_copy = True
+        return image
     finally:
         for fd in fds:
             files.close(fd)

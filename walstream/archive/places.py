@@ -39,7 +39,7 @@ class Place:
         """Nothing before *position* is needed any more."""
         if position.lsn > self.position.lsn:
             before, self.position = self.position, position
-            self._places.moved(before)
+            self._places.moved(before, position)
 
     def leave(self) -> None:
         """Nothing is needed any more. To be called once, or more often."""
@@ -70,6 +70,8 @@ class Places:
         self._paths = paths
         self._lane = lane
         self._places: set[Place] = set()
+        # How many are at each position: a thousand that read the same are a few.
+        self._counts: dict[WALPosition, int] = {}
         self._oldest: WALPosition | None = None
         # What the file says, once a job that wrote it is over; None if that is nothing.
         self._told: WALPosition | None = None
@@ -82,14 +84,19 @@ class Places:
         """Begin to read at *position*; fires when whoever removes WAL knows."""
         return Deferred.fromCoroutine(self._enter(position))
 
-    def moved(self, before: WALPosition) -> None:
-        """A place is further on than *before*, or gone."""
+    def moved(self, before: WALPosition, now: WALPosition | None) -> None:
+        """A place that was at *before* is at *now*, or with None gone."""
+        self._counts[before] -= 1
+        if not self._counts[before]:
+            del self._counts[before]
+        if now is not None:
+            self._counts[now] = self._counts.get(now, 0) + 1
         if self._trail is not None and not self._is_closed:
             self._trail.add(before)
         self._oldest_changed()
 
     def _oldest_changed(self) -> None:
-        oldest = min((place.position for place in self._places), key=_lsn, default=None)
+        oldest = min(self._counts, key=_lsn, default=None)
         is_known = oldest == self._oldest and self._lately() == self._lately_told
         if not is_known and not self._is_closed:
             self._oldest = oldest
@@ -99,7 +106,7 @@ class Places:
         """A place is gone."""
         if place in self._places:
             self._places.remove(place)
-            self.moved(place.position)
+            self.moved(place.position, None)
 
     def close(self) -> Deferred[None]:
         """Nothing is read any more."""
@@ -111,6 +118,7 @@ class Places:
     async def _enter(self, position: WALPosition) -> Place:
         place = Place(self, position)
         self._places.add(place)
+        self._counts[position] = self._counts.get(position, 0) + 1
         if self._oldest is None or position.lsn < self._oldest.lsn:
             self._oldest = position
         # What is being told at this moment may be a position that is further on.

@@ -102,9 +102,20 @@ class ArchiveProvider:
                 self._images.forget(before.timeline, self._size().number(switch_point))
         self._tail.move(end, history)
 
+    def begin_anew(self) -> None:
+        """What is `written` from now on is not the continuation of what was."""
+        self._tail.recent.clear()
+
+    def written(self, timeline: int, start: int, data: memoryview) -> None:
+        """WAL was received that may be served before it is durable, once its timeline is served."""
+        tail = self._tail
+        if timeline != tail.end.timeline or start + len(data) > tail.durable:
+            tail.recent.append(start, data)
+
     def extend_written(self, lsn: int) -> None:
-        """WAL of the current timeline may be served up to *lsn*, though it is not durable yet."""
-        self._tail.move_ahead(lsn)
+        """What was `written` of it may be served up to *lsn*."""
+        tail = self._tail
+        tail.move_ahead(min(lsn, tail.recent.reach(tail.durable)))
 
     def take_back(self) -> None:
         """What is not durable is not to be read any more, from the files that have it now.

@@ -52,6 +52,8 @@ class Publication:
         is_new = self._provider.end().timeline != history.timeline
         self._first = begins_at(history) if is_new else 0
         self._is_on = goes_on and not is_new
+        if not self._is_on:
+            self._provider.begin_anew()
 
     def synced(self, durable: WALPosition) -> None:
         """That is durable now: tell other processes. In any thread.
@@ -78,6 +80,11 @@ class Publication:
         then the archive still ends where it ended, and may go on elsewhere.
         """
         return self._is_on and self._serve is Serve.WRITTEN
+
+    def taken(self, start: int, data: memoryview) -> None:
+        """The stream has taken that: keep it for the followers, if they are to have it."""
+        if self._serve is Serve.WRITTEN:
+            self._provider.written(self._history.timeline, start, data)
 
     def written(self, stream: Stream | None) -> None:
         """That stream may have taken more: tell the followers, if they are to have it."""

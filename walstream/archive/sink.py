@@ -152,6 +152,7 @@ class ArchiveSink:
         if self._stream is None:
             raise SinkFailed("no stream has begun, so no WAL is expected")
         self._stream.write(start, data)
+        self._public.taken(start, data)
 
     def flush(self) -> Deferred[LSN]:
         """See `IWALSink.flush`."""

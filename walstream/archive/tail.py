@@ -6,7 +6,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
 
+from twisted.logger import Logger
+
 from walstream.archive.ledger import AcceptedGap
+from walstream.archive.recent import RecentWAL
 from walstream.errors import EndOfTimeline
 from walstream.formats.lsn import INVALID, LSN
 from walstream.formats.positions import WALPosition
@@ -24,7 +27,7 @@ class Serve(Enum):
 
     #: Once it is durable here.
     FLUSHED = "flushed"
-    #: Once it was checked, and written to the file: it is in the page cache.
+    #: Once it was checked, and written to the file; from memory, until it is durable.
     WRITTEN = "written"
 
 
@@ -41,7 +44,10 @@ class Tail:
     :ivar durable: up to where it is known to be durable.
     :ivar history: the history of that timeline.
     :ivar gaps: what the operator accepted to be missing before *end*.
+    :ivar recent: what can be read and is not durable.
     """
+
+    _log = Logger()
 
     def __init__(self, soon: Callable[[Callable[[], None]], None] | None = None) -> None:
         """
@@ -52,6 +58,7 @@ class Tail:
         self.end = WALPosition(1, INVALID)
         self.readable: int = INVALID
         self.durable: int = INVALID
+        self.recent = RecentWAL()
         self.history = TimelineHistory(1, ())
         self._switch_points: dict[int, int] = {}
         self._waiting: OrderedDict[Callable[[], None], None] = OrderedDict()
@@ -66,6 +73,7 @@ class Tail:
         Wakes all who wait, in the order in which they came, unless they have it already.
         """
         self.durable = end.lsn
+        self.recent.forget_before(end.lsn)
         if history is None:
             self.move_ahead(end.lsn)
             return
@@ -87,6 +95,7 @@ class Tail:
     def fall_back(self) -> None:
         """What is not durable can't be read any more."""
         self.readable = self.durable
+        self.recent.clear()
 
     def wake(self) -> None:
         """Have all who wait look again: some of them at once, the others in the next turns."""
@@ -137,7 +146,11 @@ class Tail:
         while some and self._waiting:
             some -= 1
             wake, _ = self._waiting.popitem(last=False)
-            wake()
+            try:
+                wake()
+            except Exception:
+                # The others are waiting too.
+                self._log.failure("a cursor could not be woken")
         if self._due and self._waiting and self._soon is not None:
             self._soon(self._wake_some)
         else:

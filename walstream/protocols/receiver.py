@@ -153,22 +153,18 @@ class WALReceiver(StreamClient):
         self._reading_paused = True
         if self._acknowledgement is not None:
             self._acknowledgement.pause()
-        self._transport_producer().pauseProducing()
+        self.pause_reading()
 
     def resumeProducing(self) -> None:
         """The sink takes more: read on."""
         self._reading_paused = False
         if self._acknowledgement is not None:
             self._acknowledgement.resume()
-        self._transport_producer().resumeProducing()
+        self.resume_reading()
 
     def stopProducing(self) -> None:
         """The sink has failed: nothing more is received, or acknowledged."""
         self.abort(SinkFailed("the sink takes no more WAL"))
-
-    def _transport_producer(self) -> Any:
-        # A transport is a push producer of what it reads (ITCPTransport says so; ITransport not).
-        return self.transport
 
     # The conversation.
 
@@ -331,21 +327,18 @@ class WALReceiver(StreamClient):
         self._acknowledgement.start()
 
     def _finish(self, result: StreamEnd | Failure) -> None:
-        if isinstance(result, Failure):
-            if self._stop_requested and result.check(Disconnected):
-                result = StreamEnd.STOPPED
-            elif not result.check(WalstreamError):
-                self._log.failure("the receiver failed", result)
-            reason: WalstreamError = Disconnected("the receiver failed")
-            if isinstance(result, Failure) and isinstance(result.value, WalstreamError):
-                reason = result.value
-        else:
-            reason = Disconnected("the stream was ended")
-        self.close(reason)
-        if isinstance(result, Failure):
-            self.finished.errback(result)
-        else:
+        if isinstance(result, Failure) and self._stop_requested and result.check(Disconnected):
+            result = StreamEnd.STOPPED
+        if not isinstance(result, Failure):
+            self.close(Disconnected("the stream was ended"))
             self.finished.callback(result)
+            return
+        if isinstance(result.value, WalstreamError):
+            self.close(result.value)
+        else:
+            self._log.failure("the receiver failed", result)
+            self.close(Disconnected("the receiver failed"))
+        self.finished.errback(result)
 
     # The stream.
 

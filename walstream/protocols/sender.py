@@ -11,8 +11,9 @@ from twisted.python.failure import Failure
 
 from walstream.errors import CommandError, EndOfTimeline, ProtocolViolation, WALUnavailable
 from walstream.formats.lsn import LSN
-from walstream.interfaces import ISlotStore, IWALProvider, WALPosition
+from walstream.interfaces import ISlotStore, IWALCursor, IWALProvider, WALPosition
 from walstream.protocols.answers import Answers
+from walstream.protocols.arrivals import Arrivals
 from walstream.protocols.delayed import open_delayed
 from walstream.protocols.direct import DirectWriter, direct_connection
 from walstream.protocols.hold import Hold
@@ -23,18 +24,15 @@ from walstream.protocols.phases import SenderPhase
 from walstream.protocols.session import Session
 from walstream.protocols.settings import SenderSettings, client_sender_timeout
 from walstream.protocols.standbys import Standby, Standbys, StandbyState
-from walstream.protocols.stream_request import StreamRequest, decide, end_of
+from walstream.protocols.stream_request import StreamRequest, cancelled, decide, end_of, result_of
 from walstream.wire import messages
 from walstream.wire.commands import StartReplication
 from walstream.wire.copydata import UnknownStandbyMessage
 from walstream.wire.dialect2009 import StartReplication2009, parse_2009
 from walstream.wire.grammar import parse_command
-from walstream.wire.messages import Column, ColumnType
 from walstream.wire.stream import WALPayload
 
 __all__ = ["WALSender"]
-
-_NEXT_TIMELINE = [Column("next_tli", ColumnType.INT8), Column("next_tli_startpos", ColumnType.TEXT)]
 
 
 class WALSender(Session):
@@ -81,6 +79,7 @@ class WALSender(Session):
         self._timeline = 0
         self._successor: EndOfTimeline | None = None
         self._is_stopping = False
+        self._is_cancelled = False
         self._hold = Hold(provider, clock, settings.hold_ahead, self._break_off)
         self._reached: tuple[int, int] | None = None
 
@@ -164,7 +163,9 @@ class WALSender(Session):
     def cancel_stream(self) -> None:
         """A CancelRequest names this session: its stream is broken off, the session goes on."""
         if self.phase in (SenderPhase.STREAMING, SenderPhase.STREAMING_2009):
-            self._break_off(CommandError("57014", "canceling statement due to user request"))
+            self._break_off(cancelled())
+        else:
+            self._is_cancelled = True  # a stream that is about to begin
 
     # Commands.
 
@@ -179,6 +180,7 @@ class WALSender(Session):
 
     async def _execute(self, text: bytes) -> None:
         answers = self._answers()
+        self._is_cancelled = False
         command = parse_2009(text) or parse_command(text, answers.major)
         match command:
             case StartReplication(start=start, timeline=timeline, slot=slot):
@@ -229,25 +231,31 @@ class WALSender(Session):
         self.send(messages.copy_both_response() if modern else messages.copy_out_response())
         if request.refusal is not None:
             raise request.refusal
-        cursor = await self._provider.open(request.timeline, request.start)
-        if arrivals is not None:
-            cursor = await open_delayed(
-                cursor, request.timeline, self._provider, arrivals, self._clock
-            )
-        if self.phase is SenderPhase.CLOSED:
+        cursor = await self._open(request, arrivals)
+        if self.phase is SenderPhase.CLOSED or self._is_cancelled:
             cursor.close()
+            if self._is_cancelled:
+                raise cancelled()
             return
-        if arrivals is not None:
-            self._log.info(
-                "replication connection {pid} gets WAL when it is {delay} s old",
-                pid=self.pid,
-                delay=f"{arrivals.delay:g}",
-            )
+        self.phase = SenderPhase.STREAMING if modern else SenderPhase.STREAMING_2009
+        self._stream(request, cursor, payload)
+
+    async def _open(self, request: StreamRequest, arrivals: Arrivals | None) -> IWALCursor:
+        cursor = await self._provider.open(request.timeline, request.start)
+        if arrivals is None:
+            return cursor
+        self._log.info(
+            "replication connection {pid} gets WAL when it is {delay} s old",
+            pid=self.pid,
+            delay=f"{arrivals.delay:g}",
+        )
+        return await open_delayed(cursor, request.timeline, self._provider, arrivals, self._clock)
+
+    def _stream(self, request: StreamRequest, cursor: IWALCursor, payload: WALPayload) -> None:
         self._timeline = request.timeline
         self._successor = None
-        self.phase = SenderPhase.STREAMING if modern else SenderPhase.STREAMING_2009
         assert self.standby is not None, "only who was let in can ask for a stream"
-        self.standby.timeline, self.standby.slot = request.timeline, slot
+        self.standby.timeline, self.standby.slot = request.timeline, self._slot
         self.standby.sent = request.start
         self._standby_is(StandbyState.CATCHUP)
         self.stream = OutgoingStream(
@@ -343,16 +351,8 @@ class WALSender(Session):
         self._finish_stream(self._successor)
 
     def _finish_stream(self, successor: EndOfTimeline | None) -> None:
-        """The result of START_REPLICATION. libpq wants both CommandCompletes."""
         self._release_slot()
-        if successor is not None:
-            next_timeline = str(successor.next_timeline).encode()
-            switch_point = str(LSN(successor.switch_point)).encode()
-            self.send(messages.row_description(_NEXT_TIMELINE))
-            self.send(messages.data_row([next_timeline, switch_point]))
-        self.send(messages.command_complete("START_STREAMING"))
-        self.send(messages.command_complete("START_REPLICATION"))
-        self.send(messages.ready_for_query())
+        self.send(result_of(successor) + messages.ready_for_query())
         self.become_ready()
 
     def _break_off(self, error: CommandError) -> None:

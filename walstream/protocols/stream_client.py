@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -67,6 +67,20 @@ class StreamClient(ReplicationClient):
     def server_is_silent(self) -> None:
         """Give the server up."""
         self.abort(Disconnected("the server has been silent for too long"))
+
+    # Reading, or not.
+
+    def pause_reading(self) -> None:
+        """Read nothing more from the server for now."""
+        self._producer().pauseProducing()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        self._producer().resumeProducing()
+
+    def _producer(self) -> Any:
+        # A transport is a push producer of what it reads (ITCPTransport says so; ITransport not).
+        return self.transport
 
     # Taking messages, and streams.
 

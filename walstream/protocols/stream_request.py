@@ -10,10 +10,19 @@ from dataclasses import dataclass
 from walstream.errors import CommandError, EndOfTimeline
 from walstream.formats.lsn import LSN
 from walstream.interfaces import IWALProvider
+from walstream.wire.messages import (
+    Column,
+    ColumnType,
+    command_complete,
+    data_row,
+    row_description,
+)
 
-__all__ = ["StreamRequest", "ahead", "decide", "end_of", "forked"]
+__all__ = ["StreamRequest", "ahead", "cancelled", "decide", "end_of", "forked", "result_of"]
 
 _INTERNAL_ERROR = "XX000"
+
+_NEXT_TIMELINE = [Column("next_tli", ColumnType.INT8), Column("next_tli_startpos", ColumnType.TEXT)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +102,21 @@ def ahead(start: LSN, end: LSN) -> CommandError | None:
         _INTERNAL_ERROR,
         f"requested starting point {start} is ahead of the WAL flush position of this server {end}",
     )
+
+
+def cancelled() -> CommandError:
+    """The error of a stream that a CancelRequest ends, or that it keeps from beginning."""
+    return CommandError("57014", "canceling statement due to user request")
+
+
+def result_of(successor: EndOfTimeline | None) -> bytes:
+    """The result of a stream that is over, or of one that there was none of.
+
+    :param successor: what comes next, if it was on a historic timeline.
+    """
+    # libpq wants both CommandCompletes.
+    result = command_complete("START_STREAMING") + command_complete("START_REPLICATION")
+    if successor is None:
+        return result
+    row = (str(successor.next_timeline).encode(), str(LSN(successor.switch_point)).encode())
+    return row_description(_NEXT_TIMELINE) + data_row(row) + result

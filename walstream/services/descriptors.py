@@ -30,7 +30,7 @@ def with_room_for_clients(settings: SenderSettings) -> SenderSettings:
     needed.
     """
     besides = settings.max_strangers + _OWN
-    room = _raise_limit((settings.max_clients or _MANY) + besides) - besides
+    room = max(1, _raise_limit((settings.max_clients or _MANY) + besides) - besides)
     if settings.max_clients > room:
         _log.warn(
             "there are file descriptors for {room} clients only, not for {wanted}: raise the hard "
@@ -38,7 +38,7 @@ def with_room_for_clients(settings: SenderSettings) -> SenderSettings:
             room=room,
             wanted=settings.max_clients,
         )
-    return replace(settings, max_clients=max(1, min(room, settings.max_clients or room)))
+    return replace(settings, max_clients=min(room, settings.max_clients or room))
 
 
 def _raise_limit(wanted: int) -> int:

@@ -7,6 +7,7 @@ services itself decides itself when to end.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -85,6 +86,9 @@ class ProcessService(Service):
         super().startService()  # type: ignore[no-untyped-call]
         # The reactor installs its own handlers when it starts.
         self._reactor.callWhenRunning(self._install_handlers)
+        # What was imported is never garbage, and to look at all of it, as full collections do,
+        # takes 30 ms, measured, in which no WAL passes.
+        self._reactor.callWhenRunning(gc.freeze)
         self._service.startService()
         self._service.finished().addErrback(self._failed).addCallback(self._leave)
 

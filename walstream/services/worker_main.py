@@ -5,6 +5,7 @@ It is started by `walstream.services.worker_process`, and is of no use to anybod
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -44,6 +45,7 @@ def main() -> None:
     reader = ArchiveReader(sys.argv[2], running)
     connect(running, Worker(running, reader, over), CHANNEL_DESCRIPTOR)
     os.close(CHANNEL_DESCRIPTOR)
+    gc.freeze()  # as `ProcessService`
     running.run(installSignalHandlers=False)
 
 

@@ -1,0 +1,174 @@
+"""A server's side of SCRAM-SHA-256 and SCRAM-SHA-256-PLUS.
+
+Source: PostgreSQL's documentation, "SASL Authentication", its ``auth-scram.c`` for the words of
+what is refused, RFC 5802 and 7677. The computations are the scramp library's; what is seen to here
+is that the messages are short and of the form that PostgreSQL accepts, that channel binding can't
+be argued away, and that a user who does not exist takes the same way to the same refusal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from scramp import ScramException, ScramMechanism
+
+from walstream.errors import CommandError
+from walstream.wire.scram_verifier import MECHANISM, ScramVerifier
+
+__all__ = ["LONGEST_SCRAM_MESSAGE", "MECHANISM_PLUS", "ScramServerExchange"]
+
+MECHANISM_PLUS: Final = f"{MECHANISM}-PLUS"
+
+LONGEST_SCRAM_MESSAGE: Final = 1024
+"""Bytes of a SASL message that are accepted (``PG_MAX_SASL_MESSAGE_LENGTH``)."""
+
+_END_POINT: Final = "tls-server-end-point"
+# gs2-header: the flag, no authorization identity; then the name, which is not looked at, since the
+# user is the startup packet's; then the nonce, and what extensions there are.
+_FIRST: Final = re.compile(r"(n|y|p=([^,]*)),(a=[^,]*)?,(n=([^,]*),r=([!-+\--~]+)(,.*)?)", re.ASCII)
+# scramp follows RFC 5802 and does not let a name be empty, as libpq's is.
+_SOME_NAME: Final = "n=*,r="
+
+
+class ScramServerExchange:
+    """One exchange with a client that says it is *user*.
+
+    :param verifier: the user's; None if there is no such user, or it has none.
+    :param mock_secret: see `ScramVerifier.mock`.
+    :param end_point: the hash of our certificate (``tls-server-end-point``, RFC 5929), if the
+        connection is encrypted and the certificate has one.
+    :param nonce: what makes it unique; random unless given, as a test does.
+    """
+
+    def __init__(
+        self,
+        user: str,
+        verifier: ScramVerifier | None,
+        mock_secret: bytes,
+        end_point: bytes | None = None,
+        *,
+        nonce: str | None = None,
+    ) -> None:
+        self._user = user
+        self._is_doomed = verifier is None
+        self._verifier = verifier or ScramVerifier.mock(user, mock_secret)
+        self._binding = None if end_point is None else (_END_POINT, end_point)
+        self._nonce = nonce
+        self._server = ScramMechanism(MECHANISM).make_server(self._authenticate)
+
+    @property
+    def mechanisms(self) -> Sequence[str]:
+        """What is offered, the strongest first."""
+        return [MECHANISM] if self._binding is None else [MECHANISM_PLUS, MECHANISM]
+
+    def begin(self, mechanism: str, client_first: bytes) -> bytes:
+        """The client has chosen a mechanism, and begun; the answer.
+
+        :raises CommandError: if it is refused.
+        """
+        if mechanism not in self.mechanisms:
+            raise _protocol("client selected an invalid SASL authentication mechanism")
+        match = _FIRST.fullmatch(_text(client_first))
+        if match is None:
+            raise _malformed(
+                "The first message of the client has not the form that it should have."
+            )
+        flag, binding, identity, bare, _, nonce, extension = match.groups()
+        self._check_binding(flag[0], binding, mechanism)
+        if identity:
+            raise CommandError(
+                "0A000", "client uses authorization identity, but it is not supported"
+            )
+        if extension and ",m=" in extension:
+            raise CommandError("0A000", "client requires an unsupported SCRAM extension")
+        return self._first_step(mechanism, flag, bare, nonce)
+
+    def finish(self, client_final: bytes) -> bytes:
+        """The client proves that it knows the password; the answer proves that we know it, too.
+
+        :raises CommandError: if it does not (28P01), or does not bind to this connection (28000).
+        """
+        message = _text(client_final)
+        try:
+            self._server.set_client_final(message)
+            answer: str = self._server.get_server_final()
+        except ScramException as error:
+            raise self._refusal(error) from error
+        if self._is_doomed:
+            raise self._wrong_password()
+        return answer.encode("ascii")
+
+    def _authenticate(self, _: str) -> tuple[bytes, bytes, bytes, int]:
+        verifier = self._verifier
+        return verifier.salt, verifier.stored_key, verifier.server_key, verifier.iterations
+
+    def _check_binding(self, flag: str, binding: str | None, mechanism: str) -> None:
+        """``read_client_first_message``: channel binding is used where both can, and only there."""
+        if flag != "p" and mechanism == MECHANISM_PLUS:
+            raise _malformed(
+                f"The client selected {MECHANISM_PLUS}, but the SCRAM message does not include "
+                "channel binding data."
+            )
+        if flag == "y" and self._binding is not None:
+            raise CommandError(
+                "28000",
+                "SCRAM channel binding negotiation error",
+                detail="The client supports SCRAM channel binding but thinks the server does not.  "
+                "However, this server does support channel binding.",
+            )
+        if flag == "p" and mechanism == MECHANISM:
+            raise _malformed(
+                f"The client selected {MECHANISM} without channel binding, but the SCRAM message "
+                "includes channel binding data."
+            )
+        if flag == "p" and binding != _END_POINT:
+            raise _protocol(f'unsupported SCRAM channel-binding type "{ascii(binding)[1:-1]}"')
+
+    def _first_step(self, mechanism: str, flag: str, bare: str, nonce: str) -> bytes:
+        server = ScramMechanism(mechanism).make_server(
+            self._authenticate, channel_binding=self._binding, s_nonce=self._nonce
+        )
+        try:
+            server.set_client_first(f"{flag},,{_SOME_NAME}{nonce}")
+            # What is signed in the end is what was really said.
+            server.client_first_bare = bare
+            answer: str = server.get_server_first()
+        except ScramException as error:
+            raise self._refusal(error) from error
+        self._server = server
+        return answer.encode("ascii")
+
+    def _refusal(self, error: ScramException) -> CommandError:
+        match error.server_error and error.server_error.value:
+            case "invalid-proof":
+                return self._wrong_password()
+            case "channel-bindings-dont-match":
+                return CommandError("28000", "SCRAM channel binding check failed")
+        return _malformed("The final message of the client has not the form that it should have.")
+
+    def _wrong_password(self) -> CommandError:
+        return CommandError("28P01", f'password authentication failed for user "{self._user}"')
+
+
+def _text(message: bytes) -> str:
+    if not message:
+        raise _malformed("The message is empty.")
+    if len(message) > LONGEST_SCRAM_MESSAGE:
+        raise _malformed("The message is too long.")
+    try:
+        text = message.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _malformed("The message is not UTF-8.") from None
+    if "\0" in text:
+        raise _malformed("Message length does not match input length.")
+    return text
+
+
+def _malformed(detail: str) -> CommandError:
+    return CommandError("08P01", "malformed SCRAM message", detail=detail)
+
+
+def _protocol(message: str) -> CommandError:
+    return CommandError("08P01", message)

@@ -9,9 +9,9 @@ What the fields mean is not known here.
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from posixpath import dirname, join
 from typing import Final, Protocol
 
 from walstream.errors import FormatError
@@ -125,7 +125,7 @@ def _include_dir(path: str, files: Files, depth: int) -> Iterator[AuthLine]:
         raise FormatError(f'could not open directory "{path}": {error.strerror}') from error
     for name in sorted(names):
         if name.endswith(".conf") and not name.startswith("."):
-            yield from _lines(os.path.join(path, name), files, depth)
+            yield from _lines(join(path, name), files, depth)
 
 
 _INCLUDES: Final[dict[str, Callable[[str, Files, int], Iterator[AuthLine]]]] = {
@@ -146,7 +146,7 @@ def _content(path: str, files: Files, depth: int) -> str:
 
 def _beside(path: str, name: str) -> str:
     """A name in a file is relative to the directory of that file."""
-    return os.path.join(os.path.dirname(path), name)
+    return join(dirname(path), name)
 
 
 def _logical_lines(content: str) -> Iterator[tuple[int, str]]:

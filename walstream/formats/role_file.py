@@ -1,0 +1,206 @@
+"""The file of roles: who may come in by a password, and how far each may go.
+
+A line is a role, its verifier or ``-`` for none, and what limits it::
+
+    # name      verifier                        limits
+    standby1    SCRAM-SHA-256$4096:…$…:…
+    "the copy"  SCRAM-SHA-256$4096:…$…:…        connections=2 timelines=3- from=0/3000000
+    monitor     -
+
+Words, quotes and comments are those of ``pg_hba.conf``. What is there by hand, comments too, stays
+when a role is added or dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from walstream.errors import FormatError
+from walstream.formats.auth_file import AuthLine, Files, read_auth_file
+from walstream.formats.lsn import INVALID, LSN
+
+__all__ = ["Limits", "Role", "parse_roles", "role_line", "with_role", "without_role"]
+
+_NO_VERIFIER: Final = "-"
+_LONGEST_NAME: Final = 63  # NAMEDATALEN - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far a role may go.
+
+    :ivar connections: how many it may have at a time; None: as many as anybody.
+    :ivar timelines: the first and the last timeline that it may stream; None for the last: any
+        later one.
+    :ivar start: the position before which nothing is streamed to it.
+    """
+
+    connections: int | None = None
+    timelines: tuple[int, int | None] = (1, None)
+    start: LSN = INVALID
+
+    def allow_timeline(self, timeline: int) -> bool:
+        """Whether it may stream that timeline."""
+        first, last = self.timelines
+        return first <= timeline and (last is None or timeline <= last)
+
+    def __str__(self) -> str:
+        """As they are written."""
+        words = []
+        if self.connections is not None:
+            words.append(f"connections={self.connections}")
+        first, last = self.timelines
+        if last == first:
+            words.append(f"timelines={first}")
+        elif self.timelines != (1, None):
+            words.append(f"timelines={first}-{last or ''}")
+        if self.start:
+            words.append(f"from={self.start}")
+        return " ".join(words)
+
+
+NO_LIMITS: Final = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role.
+
+    :ivar verifier: what is kept of its password, as text; None: it has none, and comes in where a
+        rule asks for none.
+    """
+
+    name: str
+    verifier: str | None = field(default=None, repr=False)
+    limits: Limits = NO_LIMITS
+
+
+def parse_roles(text: str, path: str) -> Mapping[str, Role]:
+    """Read the roles.
+
+    :param path: what the file is called, for messages.
+    :raises FormatError: for the first line that is wrong. It does not repeat what may be secret.
+    """
+    roles: dict[str, Role] = {}
+    for line in _lines(text, path):
+        role = _role(line)
+        if role.name in roles:
+            raise _wrong(line, f'role "{role.name}" is there twice')
+        roles[role.name] = role
+    return roles
+
+
+def with_role(text: str, role: Role, path: str) -> str:
+    """The file with that role: in the place of the one of its name, or in the end."""
+    new = role_line(role)
+    lines = text.splitlines()
+    numbers = _numbers_of(text, role.name, path)
+    if not numbers:
+        lines.append(new)
+    else:
+        lines[numbers[0] - 1 : numbers[-1]] = [new]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def without_role(text: str, name: str, path: str) -> str:
+    """The file without that role.
+
+    :raises FormatError: if it is not there.
+    """
+    numbers = _numbers_of(text, name, path)
+    if not numbers:
+        raise FormatError(f'role "{name}" does not exist')
+    lines = text.splitlines()
+    del lines[numbers[0] - 1 : numbers[-1]]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def role_line(role: Role) -> str:
+    """The line of a role.
+
+    :raises FormatError: if it cannot have that name.
+    """
+    name = role.name
+    if not name or len(name.encode()) > _LONGEST_NAME or not name.isprintable():
+        raise FormatError(f"{name!r} cannot be the name of a role")
+    quoted = '"' + name.replace('"', '""') + '"'
+    if name.isascii() and name.replace("_", "").replace("-", "").isalnum():
+        quoted = name
+    return f"{quoted} {role.verifier or _NO_VERIFIER} {role.limits}".rstrip()
+
+
+class _OneFile:
+    """What `read_auth_file` reads from: the file that is at hand. Nothing is included."""
+
+    def __init__(self, text: str, path: str) -> None:
+        self._text = text
+        self._path = path
+
+    def read(self, path: str) -> str:
+        if path == self._path:
+            return self._text
+        raise FileNotFoundError(2, "a file of roles does not include others", path)
+
+    def names(self, path: str) -> Sequence[str]:
+        raise FileNotFoundError(2, "a file of roles does not include others", path)
+
+
+def _lines(text: str, path: str) -> Sequence[AuthLine]:
+    files: Files = _OneFile(text, path)
+    return list(read_auth_file(path, files))
+
+
+def _numbers_of(text: str, name: str, path: str) -> range:
+    """The numbers of the lines that are the role's: several, if backslashes continue it."""
+    physical = text.splitlines()
+    for line in _lines(text, path):
+        if line.fields[0][0].text == name:
+            last = line.number
+            while last < len(physical) and physical[last - 1].endswith("\\"):
+                last += 1
+            return range(line.number, last + 1)
+    return range(0)
+
+
+def _role(line: AuthLine) -> Role:
+    words = [tokens[0].text for tokens in line.fields if len(tokens) == 1]
+    if len(words) != len(line.fields) or len(words) < 2:
+        raise _wrong(line, "a role is a name, a verifier or -, and its limits")
+    name, verifier, *limits = words
+    return Role(name, None if verifier == _NO_VERIFIER else verifier, _limits(line, limits))
+
+
+def _limits(line: AuthLine, words: Sequence[str]) -> Limits:
+    connections: int | None = None
+    timelines: tuple[int, int | None] = (1, None)
+    start = INVALID
+    for word in words:
+        name, _, value = word.partition("=")
+        match name:
+            case "connections":
+                connections = _number(line, value)
+            case "timelines":
+                first, dash, last = value.partition("-")
+                begin = _number(line, first)
+                timelines = (begin, begin if not dash else _number(line, last) if last else None)
+            case "from":
+                try:
+                    start = LSN.parse(value)
+                except FormatError as error:
+                    raise _wrong(line, str(error)) from None
+            case _:
+                raise _wrong(line, f'there is no limit "{name}", but connections, timelines, from')
+    return Limits(connections, timelines, start)
+
+
+def _number(line: AuthLine, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise _wrong(line, f'"{text}" is no number')
+    return int(text)
+
+
+def _wrong(line: AuthLine, what: str) -> FormatError:
+    # Not `AuthLine.wrong`, which shows the line, and with it the verifier.
+    return FormatError(f"{what}: {line.place}")

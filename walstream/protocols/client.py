@@ -41,7 +41,7 @@ class ReplicationClient(Protocol):
         self.phase = ReceiverPhase.AUTHENTICATING
         self.parameters: dict[str, str] = {}
         self._login = login
-        self._exchange = PasswordExchange(login.user, login.password)
+        self._exchange = PasswordExchange(login.user, login.password, login.demands)
         self._reader = FrameReader(greeting_limit)
         self._answer = Answer()
         self._error: ServerError | None = None

@@ -190,9 +190,10 @@ class LoginTests(ClientCase):
         self.log_in()
 
     def test_version_negotiation(self) -> None:
-        """A server that answers with another minor version is fine: 3.0 is what we speak."""
+        """There is nothing to negotiate: a server that does can only be up to something."""
+        waiter = self.client.logged_in()
         self.server.send(negotiate_protocol_version(3 << 16, []))
-        self.log_in()
+        self.assertIsInstance(self.failure(waiter), ProtocolViolation)
 
     def test_message_that_does_not_belong(self) -> None:
         """Anything else before it was let in breaks the protocol."""

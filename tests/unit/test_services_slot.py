@@ -27,7 +27,7 @@ class SlotCase(SynchronousTestCase):
     def start(self, action: SlotAction, **options: Any) -> Server:
         """Start it; the server that lets it in."""
         endpoint = UpstreamEndpoint(self.network.reactor, upstream("10.0.0.1"))
-        self.service = SlotService(endpoint, "s", action, **options)
+        self.service = SlotService(endpoint, "s", action, self.network.reactor, **options)
         self.service.startService()
         self.finished = self.service.finished()
         self.finished.addErrback(lambda failure: failure)
@@ -110,7 +110,7 @@ class SlotTests(SlotCase):
     def test_nobody_there(self) -> None:
         """It is not tried again."""
         endpoint = UpstreamEndpoint(self.network.reactor, upstream("10.0.0.1"))
-        self.service = SlotService(endpoint, "s", SlotAction.CREATE)
+        self.service = SlotService(endpoint, "s", SlotAction.CREATE, self.network.reactor)
         self.service.startService()
         self.network.refuse()
         self.failureResultOf(self.service.finished(), Disconnected)

@@ -50,7 +50,6 @@ class PolicyTests(SynchronousTestCase):
         for name, value in (
             ("sslnegotiation", "direct"),
             ("sslcertmode", "require"),
-            ("channel_binding", "require"),
             ("sslrootcert", "system"),
         ):
             said = self.refusal(**{name: value})
@@ -70,10 +69,16 @@ class PolicyTests(SynchronousTestCase):
 
     def test_checks_that_cannot_be_made(self) -> None:
         """What would have to be checked of the server is refused, not forgotten."""
-        for name in ("requirepeer", "require_auth"):
-            self.assertIn("leave it out if you can do without", self.refusal(**{name: "x"}))
         self.assertIn("gssencmode=disable", self.refusal(gssencmode="require"))
         self.assertIn("protocol 3.0", self.refusal(min_protocol_version="3.2"))
+
+    def test_checks_that_are_made(self) -> None:
+        """Who the server is, and how it asks, is looked at when it does."""
+        check(requirepeer="postgres", require_auth="scram-sha-256", channel_binding="require")
+        self.assertEqual(
+            self.refusal(channel_binding="maybe"),
+            'invalid channel_binding value: "maybe" (the connection string)',
+        )
 
     def test_secrets_are_not_shown(self) -> None:
         """A value that may be a secret is not in the message."""

@@ -25,8 +25,8 @@ T = TypeVar("T")
 class StreamClient(ReplicationClient):
     """Switches between messages and streams, as the server does.
 
-    :param receive_timeout: seconds that a server may say nothing while something is asked; 0: any
-        number. In a stream it is a subclass that listens.
+    :param receive_timeout: seconds that a server may take to answer what it is asked, all of it; 0:
+        any number. In a stream it is a subclass that listens.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class StreamClient(ReplicationClient):
     # For subclasses to override.
 
     def received(self) -> None:
-        """Bytes of a stream have arrived."""
+        """Something of a stream has arrived: WAL that fills a page, or a whole message."""
 
     def take_stream(self, stream: StreamReader, data: memoryview) -> None:
         """Take what the server sent in a stream."""
@@ -52,11 +52,11 @@ class StreamClient(ReplicationClient):
     # Asking.
 
     def ask(self, text: str) -> Deferred[Answer]:
-        """As `query`, and no longer than a server may be silent."""
+        """As `query`, and no longer than a server may take to answer."""
         return self.in_time(self.query(text))
 
     def in_time(self, answer: Deferred[T]) -> Deferred[T]:
-        """Give a server up that says nothing for too long while *answer* is outstanding."""
+        """Give a server up that takes too long for *answer*, a byte a second say."""
         self._silence.start()
         return answer.addBoth(self._came_in_time)
 
@@ -87,10 +87,8 @@ class StreamClient(ReplicationClient):
     def receive(self, data: memoryview) -> None:
         """Take what the server sent, from any buffer: nothing of it is kept after the call."""
         if self._stream is None:
-            self._silence.heard()
             super().receive(data)
             return
-        self.received()
         try:
             self.take_stream(self._stream, data)
         except WalstreamError as error:

@@ -87,7 +87,8 @@ def slot(
     :param may_exist: whether it is no error that a slot to be made exists.
     """
     action = SlotAction.DROP if drop else SlotAction.CREATE
-    return SlotService(UpstreamEndpoint(reactor, upstream), name, action, may_exist=may_exist)
+    endpoint = UpstreamEndpoint(reactor, upstream)
+    return SlotService(endpoint, name, action, reactor, may_exist=may_exist)
 
 
 def send(

@@ -28,6 +28,7 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IStreamClientEndpoint,
 )
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from walstream.errors import Disconnected, ServerError, WalstreamError
@@ -77,7 +78,10 @@ class UpstreamEndpoint:
     else never get past a first host whose WAL is not what we want.
 
     :param shuffle: puts a list into random order (``load_balance_hosts=random``).
+    :param warns: whether to say how a password was sent, if it was sent badly.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -85,11 +89,14 @@ class UpstreamEndpoint:
         upstream: Upstream,
         *,
         shuffle: Callable[[list[UpstreamHost]], None] = random.shuffle,
+        warns: bool = True,
     ) -> None:
         self._reactor = reactor
         self._upstream = upstream
         self._shuffle = shuffle
         self._passed_over: UpstreamHost | None = None
+        self._warns = warns
+        self._weaknesses: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<UpstreamEndpoint {', '.join(map(str, self._upstream.hosts))}>"
@@ -150,10 +157,18 @@ class UpstreamEndpoint:
         except CancelledError:
             client.abort(Disconnected("given up before it let us in"))
             raise
+        finally:
+            self._note_weakness(host, client.weakness)
         if (reason := unsuitable(parameters, wanted)) is not None:
             client.close(Disconnected(reason))
             raise Disconnected(reason)
         return connected
+
+    def _note_weakness(self, host: UpstreamHost, weakness: str | None) -> None:
+        """Say it once."""
+        if self._warns and weakness is not None and weakness not in self._weaknesses:
+            self._weaknesses.add(weakness)
+            self._log.warn("{host}: {weakness}", host=str(host), weakness=weakness)
 
     def _pass_over(self, host: UpstreamHost) -> None:
         self._passed_over = host

@@ -34,6 +34,8 @@ _USED = frozenset(
         "password",
         "port",
         "replication",
+        "require_auth",
+        "requirepeer",
         "service",
         "target_session_attrs",
         "tcp_user_timeout",
@@ -68,7 +70,6 @@ _TLS = (
     "this version of walstream does not speak TLS; use sslmode=prefer or sslmode=disable on a "
     "network that you trust, or connect through a tunnel"
 )
-_NO_CHECK = "this version of walstream cannot check that; leave it out if you can do without"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,8 @@ _RESTRICTED: Mapping[str, _Restriction] = {
     ),
     "sslnegotiation": _Restriction({"postgres"}, {"direct"}, _TLS),
     "sslcertmode": _Restriction({"disable", "allow"}, {"require"}, _TLS),
-    "channel_binding": _Restriction({"disable", "prefer"}, {"require"}, _TLS),
+    # Required without TLS, the login is refused.
+    "channel_binding": _Restriction({"disable", "prefer", "require"}, set(), ""),
     "gssencmode": _Restriction(
         {"disable", "prefer"},
         {"require"},
@@ -95,8 +97,6 @@ _RESTRICTED: Mapping[str, _Restriction] = {
     "min_protocol_version": _Restriction(
         {"3.0"}, {"3.2", "latest"}, "walstream speaks protocol 3.0, with every server; leave it out"
     ),
-    "requirepeer": _Restriction(set(), None, _NO_CHECK),
-    "require_auth": _Restriction(set(), None, _NO_CHECK),
     **dict.fromkeys(
         ("scram_client_key", "scram_server_key"),
         _Restriction(set(), None, "give the password itself, best in a password file"),

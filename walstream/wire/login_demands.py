@@ -1,4 +1,4 @@
-"""How a client lets a server authenticate it: libpq's ``require_auth`` and ``channel_binding``.
+"""Who a server may be: libpq's ``require_auth``, ``channel_binding`` and ``requirepeer``.
 
 Source: PostgreSQL's documentation, "Parameter Key Words"; libpq's ``pqConnectOptions2`` and
 ``check_expected_areq``, whose words these are. Pure values: what the server then asks for is
@@ -100,10 +100,12 @@ class LoginDemands:
     """What has to be so before a server is told anything, or believed.
 
     :ivar required: None if every method will do that is not refused anyway.
+    :ivar peer: the user that has to run the server at a UNIX socket (``requirepeer``); None: any.
     """
 
     required: RequiredAuth | None = None
     channel_binding: ChannelBinding = ChannelBinding.PREFER
+    peer: str | None = None
 
     @property
     def allows_cleartext_anywhere(self) -> bool:

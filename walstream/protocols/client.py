@@ -119,6 +119,9 @@ class ReplicationClient(Protocol):
         """End the connection in order: Terminate, then close. Whoever waits learns *reason*."""
         if self.phase is ReceiverPhase.CLOSED:
             return
+        if self._is_computing:
+            self.abort(reason)  # a transport that does not read may not notice its end
+            return
         self.phase = ReceiverPhase.CLOSED
         self.send(messages.terminate())
         if self.transport is not None:
@@ -191,7 +194,7 @@ class ReplicationClient(Protocol):
             case "S":
                 self._told.parameter(*messages.parse_parameter_status(frame.body))
             case "N":
-                self._told.notice(messages.parse_error(frame.body))
+                self._told.notice(frame.body)
             case "T":
                 self._answer.columns = messages.parse_row_description(frame.body)
             case "D":

@@ -78,7 +78,7 @@ class Authority:
 
     def __init__(self, directory: Path, common_name: str, above: Authority | None = None) -> None:
         self.directory = directory
-        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.key: Any = ec.generate_private_key(ec.SECP256R1())
         self.name = name(common_name)
         self._above = above
         signer = above or self
@@ -108,12 +108,14 @@ class Authority:
         subject: x509.Name | None = None,
         key: Any = None,
         method: Any = None,
+        no_method: bool = False,
         **how: Any,
     ) -> Issued:
         """A certificate for a name, and for *alternatives*: hosts' names and addresses.
 
         :param stem: the name of its files, if it isn't the common name.
         :param subject: in place of *common_name*.
+        :param method: the signature's hash; with *no_method*, it has none.
         """
         key = key or ec.generate_private_key(ec.SECP256R1())
         begin, end = _now() - 3 * _DAY, _now() + (-_DAY if expired else _DAY)
@@ -129,7 +131,7 @@ class Authority:
         )
         if alternatives:
             builder = builder.add_extension(_alternatives(alternatives), critical=False)
-        made = builder.sign(self.key, method or hashes.SHA256(), **how)
+        made = builder.sign(self.key, None if no_method else method or hashes.SHA256(), **how)
         chain = [made] if self._above is None else [made, self.x509]
         return Issued(self.directory / (stem or common_name or "nameless"), chain, key)
 

@@ -33,6 +33,7 @@ from tests.integration.tls import (
 )
 from tests.servers import Clusters, on_versions
 from tests.servers.daemon import Serving, wait_until
+from tests.unit.archives import BUILT
 
 
 @pytest.fixture
@@ -256,3 +257,27 @@ def test_in_the_middle_of_it(tmp_path: Path, authority: Authority) -> None:
             each.close()
         assert said(sender.conninfo(sslmode="require")) == ""
         assert sender.stop() == 0
+
+
+def test_cancel_request(tmp_path: Path, authority: Authority) -> None:
+    """libpq sends it encrypted, as the connection was: the stream ends, and the session goes on."""
+    archive = small_archive(tmp_path / "archive")
+    issued = authority.issue("localhost", "127.0.0.1")
+    trust = {"sslmode": "verify-full", "sslrootcert": str(authority.certificate)}
+    with (
+        Serving("send", "-D", archive, *tls_options(issued), log=tmp_path / "log") as sender,
+        psycopg.connect(
+            sender.conninfo(**trust), replication="true", autocommit=True
+        ) as connection,
+    ):
+        wire = connection.pgconn
+        result = wire.exec_(f"START_REPLICATION 0/{BUILT.start:X}".encode())
+        assert result.status == psycopg.pq.ExecStatus.COPY_BOTH
+        connection.cancel_safe(timeout=10)
+        while wire.get_copy_data(0)[0] > 0:
+            pass
+        ended = wire.get_result()
+        assert ended is not None
+        assert "canceling statement due to user request" in ended.error_message.decode()
+        assert wire.get_result() is None
+        assert wire.exec_(b"IDENTIFY_SYSTEM").status == psycopg.pq.ExecStatus.TUPLES_OK

@@ -302,7 +302,7 @@ class UpstreamOptionsTests(OptionsCase):
         """What is wrong in a connection string is said with the option's name."""
         for text, said in (
             ("hots=a", 'invalid connection option "hots"'),
-            ("sslmode=require", "does not speak TLS"),
+            ("sslmode=please", 'invalid sslmode value: "please"'),
             ("port=x", 'invalid port number: "x"'),
             ("service=none", "definition of service 'none' not found"),
         ):

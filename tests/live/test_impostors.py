@@ -235,7 +235,7 @@ def archived(directory: Path) -> dict[str, bytes]:
 
 async def receive(place: str, archive: Path, conninfo: str = "") -> str:
     """Receive once; what it ends with."""
-    text = f"{place} user=me password={SECRET} {conninfo}"
+    text = f"{place} sslmode=disable user=me password={SECRET} {conninfo}"
     settings = ReceiverSettings(receive_timeout=_PATIENCE)
     upstream = parse_conninfo(text, {"HOME": "/nonexistent"})
     service = assembly.receive(reactor, archive, upstream, settings, retry=False, control="none")

@@ -108,7 +108,7 @@ LOGINS = (
     Login(scram(knows=RIGHT), "passfile={passfile}"),
     Login(scram(knows=RIGHT), "passfile={open_passfile}", said="none is known"),
     Login(scram(knows=RIGHT), environ={"CREDENTIALS_DIRECTORY": "{credentials}"}),
-    Login([LET_IN], f"password={RIGHT} sslpassword={WRONG} sslmode=disable"),
+    Login([LET_IN], f"password={RIGHT} sslpassword={WRONG}"),
 )
 
 
@@ -146,7 +146,7 @@ async def try_login(login: Login, archive: Path, files: Mapping[str, str]) -> tu
     """What a login comes to, and the texts of all objects of ours that were there."""
     factory = impostor(login.moves, end=START)
     port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
-    place = f"host=127.0.0.1 port={port.getHost().port} user=me "
+    place = f"host=127.0.0.1 port={port.getHost().port} sslmode=disable user=me "
     environ = {name: text.format_map(files) for name, text in login.environ.items()}
     upstream = parse_conninfo(
         place + login.conninfo.format_map(files), {"HOME": "/nonexistent", **environ}

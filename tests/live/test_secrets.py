@@ -108,7 +108,7 @@ LOGINS = (
     Login(scram(knows=RIGHT), "passfile={passfile}"),
     Login(scram(knows=RIGHT), "passfile={open_passfile}", said="none is known"),
     Login(scram(knows=RIGHT), environ={"CREDENTIALS_DIRECTORY": "{credentials}"}),
-    Login([LET_IN], f"password={RIGHT} sslpassword={WRONG} sslmode=disable"),
+    Login([LET_IN], f"password={RIGHT} sslpassword={WRONG}"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import threading
@@ -89,10 +90,7 @@ class Interceptor:
                 if self._encrypts:
                     client = self._context.wrap_socket(plain, server_side=True)
             with client, self._reach() as server:
-                there = threading.Thread(target=self._pass, args=(client, server, self._note))
-                there.start()
-                self._pass(server, client, self._edit)
-                there.join(1)
+                self._relay(client, server)
 
     def _reach(self) -> ssl.SSLSocket:
         server = socket.create_connection(("127.0.0.1", self._target), 10)
@@ -104,10 +102,19 @@ class Interceptor:
         self.heard += data
         return data
 
-    @staticmethod
-    def _pass(source: socket.socket, target: socket.socket, edit: Edit) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
+    def _relay(self, client: socket.socket, server: ssl.SSLSocket) -> None:
+        """Until one of them ends: in one thread, since nothing of OpenSSL's is for two."""
+        ways = {client: (server, self._note), server: (client, self._edit)}
+        while True:
+            pending = [end for end in ways if isinstance(end, ssl.SSLSocket) and end.pending()]
+            for source in pending or select.select(list(ways), [], [], 10)[0]:
+                target, edit = ways[source]
+                source.settimeout(0.05)  # there may be nothing in it for us, as a session ticket
+                try:
+                    data = source.recv(65536)
+                except TimeoutError:
+                    continue
+                if not data:
+                    return
+                target.settimeout(10)
                 target.sendall(edit(data))
-        with suppress(OSError):
-            target.shutdown(socket.SHUT_RDWR)

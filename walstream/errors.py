@@ -7,6 +7,8 @@ The tree, by whose fault it is and what follows:
     ``ProtocolViolation``    the peer broke the protocol: the connection is closed
     ``CommandError``         an error that the walsender shows to its client; the session goes on
     ``ServerError``          an ErrorResponse that the upstream server sent us
+    ``ServerNotTrusted``     the upstream asks for what it must not have, or can't prove who it is
+        ``HandshakeFailed``      there is no TLS with it that would do
     ``Disconnected``         the connection to the upstream ended, or was given up
     ``UpstreamRefused``      the upstream's WAL must not enter the archive
         ``WrongSystem``          another system identifier or segment size
@@ -39,10 +41,12 @@ __all__ = [
     "Discontinuity",
     "EndOfTimeline",
     "FormatError",
+    "HandshakeFailed",
     "NotSynchronous",
     "ProtocolViolation",
     "RetentionRefused",
     "ServerError",
+    "ServerNotTrusted",
     "SinkFailed",
     "StatusUnknown",
     "TimelineMismatch",
@@ -117,6 +121,17 @@ class ServerError(WalstreamError):
         if self.hint:
             text += f"; hint: {self.hint}"
         return text
+
+
+class ServerNotTrusted(WalstreamError):
+    """The upstream asks for a secret that it must not have, or does not prove who it is.
+
+    It is told nothing more. The words are libpq's where libpq has any.
+    """
+
+
+class HandshakeFailed(ServerNotTrusted):
+    """There is no TLS with the upstream that would do; the text says why."""
 
 
 class Disconnected(WalstreamError):

@@ -14,7 +14,7 @@ ROOT = CHECKOUT / "walstream"
 # What each part of walstream may import of the others, besides itself.
 FORMATS = {"errors", "formats"}
 INTERFACES = FORMATS | {"wire", "interfaces"}
-PARTS = INTERFACES | {"protocols", "archive"}
+PARTS = INTERFACES | {"protocols", "archive", "tls"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "formats": {"errors"},
@@ -22,6 +22,7 @@ LAYERS: dict[str, set[str]] = {
     "interfaces": FORMATS | {"wire"},
     "protocols": INTERFACES,
     "archive": INTERFACES,
+    "tls": FORMATS | {"wire"},
     "upstream": PARTS,
     "services": PARTS | {"upstream"},
     "testing": PARTS,

@@ -10,12 +10,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.conversation import COPY_BOTH, READY_FOR_QUERY, error
 from tests.unit.log_capture import capture_log
-from tests.unit.test_wire_authentication import ScramServer
+from tests.unit.test_wire_authentication import ScramServer, demands
 from walstream.errors import (
     CommandError,
     Disconnected,
     ProtocolViolation,
     ServerError,
+    ServerNotTrusted,
     WalstreamError,
 )
 from walstream.protocols.client import ReplicationClient
@@ -53,6 +54,7 @@ LET_IN = (
     + backend_key_data(5, b"\1\2\3\4")
     + READY_FOR_QUERY
 )
+CLEARTEXT_ALLOWED = demands("password,md5,scram-sha-256,none")
 REFUSED = error("FATAL", "28P01", 'password authentication failed for user "alice"')
 SHOWN = (
     row_description([Column("wal_level", ColumnType.TEXT)])
@@ -69,7 +71,8 @@ class ClientCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.transport = FlowTransport()
-        self.client = self.transport.connect(ReplicationClient(Login("alice", self.password)))
+        login = Login("alice", self.password, demands=CLEARTEXT_ALLOWED)
+        self.client = self.transport.connect(ReplicationClient(login))
         self.server = ScriptedPeer(self.transport, plays="server")
         self.server.expect_startup({"user": "alice", "replication": "on"})
 
@@ -146,7 +149,7 @@ class LoginTests(ClientCase):
             self.scram(ScramServer(b"secret"))
             waiter = self.client.logged_in()
             self.transport.deliver(instead)
-            self.assertIsInstance(self.failure(waiter), ProtocolViolation)
+            self.assertIsInstance(self.failure(waiter), ServerNotTrusted | ProtocolViolation)
             self.assertTrue(self.transport.aborted)
 
     def test_ready_without_a_word_about_authentication(self) -> None:
@@ -187,9 +190,10 @@ class LoginTests(ClientCase):
         self.log_in()
 
     def test_version_negotiation(self) -> None:
-        """A server that answers with another minor version is fine: 3.0 is what we speak."""
+        """There is nothing to negotiate: a server that does can only be up to something."""
+        waiter = self.client.logged_in()
         self.server.send(negotiate_protocol_version(3 << 16, []))
-        self.log_in()
+        self.assertIsInstance(self.failure(waiter), ProtocolViolation)
 
     def test_message_that_does_not_belong(self) -> None:
         """Anything else before it was let in breaks the protocol."""

@@ -22,7 +22,7 @@ _Phase = TypeVar("_Phase", bound=Enum)
 # For each phase the messages that it allows, by the phase to which they lead. Written down here a
 # second time on purpose: this is the protocol's law, and nobody should change it in passing.
 RECEIVER: Mapping[str, Mapping[str, str]] = {
-    "AUTHENTICATING": {"AUTHENTICATING": "RvN", "CLOSED": "E"},
+    "AUTHENTICATING": {"AUTHENTICATING": "RN", "CLOSED": "E"},
     "STARTING": {"STARTING": "SKN", "READY": "Z", "CLOSED": "E"},
     "READY": {"READY": "SN", "CLOSED": "E"},
     "QUERYING": {"QUERYING": "TDCESNd", "STREAMING": "WH", "READY": "Z"},

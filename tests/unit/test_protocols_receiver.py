@@ -520,6 +520,17 @@ class AcknowledgementTests(ReceiverCase):
         self.assertEqual(str(self.failure()), "the server has been silent for too long")
         self.assertEqual(self.transport.peer_saw, "reset")
 
+    def test_server_sends_a_byte_a_second(self) -> None:
+        """That is not much better: a message, or a page of WAL, has to be whole in time."""
+        self.begin_stream(status_interval=0, receive_timeout=60)
+        began = self.clock.seconds()
+        for byte in wal_message(START, wal(START, 1000), START + 1000):
+            if not self.transport.aborted:
+                self.clock.advance(1)
+                self.transport.deliver(bytes([byte]))
+        self.assertEqual(str(self.failure()), "the server has been silent for too long")
+        self.assertLess(self.clock.seconds() - began, 100)
+
     def test_sink_makes_us_wait(self) -> None:
         """While the sink takes no more, the server is read no more, but told that we live."""
         self.begin_stream(status_interval=0, receive_timeout=60)

@@ -84,12 +84,13 @@ class LetInTests(WelcomeCase):
 
     def test_any_cut(self) -> None:
         """However the packets are cut, the answers are the same."""
-        packets = SSL_REQUEST + startup()
-        expected = self.answers(packets)
+        packets = SSL_REQUEST, startup()
+        expected = [answer for packet in packets for answer in self.answers(packet)]
         self.assertEqual(len(expected), 2)
-        for index in range(len(packets)):
+        for index in range(len(packets[1])):
             self.setUp()
-            found = self.answers(packets[:index]) + self.answers(packets[index:])
+            pieces = [piece for each in packets for piece in (each[:index], each[index:])]
+            found = [answer for piece in pieces for answer in self.answers(piece)]
             self.assertEqual(found, expected, index)
 
     def test_all_ways_to_say_true(self) -> None:
@@ -104,7 +105,8 @@ class LetInTests(WelcomeCase):
         self.assertEqual(self.answers(GSSENC_REQUEST), [b"N"])
         self.assertEqual(len(self.answers(startup())), 1)
         self.setUp()
-        self.assertEqual(self.answers(GSSENC_REQUEST + SSL_REQUEST), [b"N", b"N"])
+        self.assertEqual(self.answers(GSSENC_REQUEST), [b"N"])
+        self.assertEqual(self.answers(SSL_REQUEST), [b"N"])
 
     def test_newer_minor_version(self) -> None:
         """A client of 3.2 is told that 3.0 it is, before all else."""
@@ -132,6 +134,73 @@ class LetInTests(WelcomeCase):
         names = [parse_parameter_status(body[1 : body[0] - 3])[0] for body in reader]
         self.assertEqual(len(names), 13)
         self.assertEqual(len(set(names)), 13)
+
+
+class EncryptionTests(WelcomeCase):
+    """Clients that ask for TLS where it is to be had."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.welcome.may_encrypt = True
+
+    def test_tls_follows(self) -> None:
+        """S is answered, and nothing is read before the connection is encrypted."""
+        self.assertEqual(self.answers(SSL_REQUEST), [b"S"])
+        self.assertTrue(self.welcome.awaits_encryption)
+        self.assertEqual(self.answers(startup()), [])
+        self.assertIsNone(self.welcome.client)
+        self.welcome.encrypted()
+        self.assertEqual(len(self.answers(b"")), 1)
+        self.assertIsNotNone(self.welcome.client)
+
+    def test_what_was_sent_in_the_clear(self) -> None:
+        """Whatever stands behind the request, in full or begun, ends the connection unread."""
+        for injected in (startup(), startup()[:1], b"\x16", CANCEL_REQUEST):
+            for request in (SSL_REQUEST, GSSENC_REQUEST):
+                self.setUp()
+                error = self.refusal(request + injected)
+                self.assertEqual(error.sqlstate, "08P01")
+                self.assertIn("received unencrypted data after", str(error))
+                assert error.detail is not None
+                self.assertIn("man-in-the-middle", error.detail)
+                self.assertEqual(self.cancelled, [])
+                self.assertFalse(self.welcome.awaits_encryption)
+
+    def test_where_there_is_no_tls(self) -> None:
+        """The same, behind the answer that there is none: as PostgreSQL."""
+        self.welcome.may_encrypt = False
+        self.welcome.feed(SSL_REQUEST + startup())
+        self.assertEqual(self.welcome.next(), b"N")
+        self.assertRaises(CommandError, self.welcome.next)
+
+    def test_gssapi_first(self) -> None:
+        """Who is refused the one may ask for the other."""
+        self.assertEqual(self.answers(GSSENC_REQUEST), [b"N"])
+        self.assertEqual(self.answers(SSL_REQUEST), [b"S"])
+
+    def test_nothing_on_top_of_it(self) -> None:
+        """Once encrypted on request, both requests are taken for unknown versions."""
+        for request in (SSL_REQUEST, GSSENC_REQUEST):
+            self.setUp()
+            self.answers(SSL_REQUEST)
+            self.welcome.encrypted()
+            error = self.refusal(request)
+            self.assertIn("unsupported frontend protocol 1234.", str(error))
+
+    def test_begun_with_it(self) -> None:
+        """Who has begun encrypted may still ask, and is told that there is no more of it."""
+        self.welcome.encrypted()
+        self.assertEqual(self.answers(SSL_REQUEST), [b"N"])
+        self.assertEqual(self.answers(GSSENC_REQUEST), [b"N"])
+        self.assertEqual(len(self.answers(startup())), 1)
+
+    def test_cancel_request(self) -> None:
+        """A CancelRequest may come encrypted too."""
+        self.answers(SSL_REQUEST)
+        self.welcome.encrypted()
+        self.answers(CANCEL_REQUEST)
+        self.assertEqual(self.cancelled, [(7, b"\x01\x02\x03\x04")])
+        self.assertTrue(self.welcome.finished)
 
 
 class TurnedAwayTests(WelcomeCase):
@@ -205,7 +274,8 @@ class TurnedAwayTests(WelcomeCase):
         """The second time it is taken for a version, and refused."""
         for request in (SSL_REQUEST, GSSENC_REQUEST):
             self.setUp()
-            error = self.refusal(request + request)
+            self.assertEqual(self.answers(request), [b"N"])
+            error = self.refusal(request)
             self.assertIn("unsupported frontend protocol 1234.", str(error))
             self.assertIsNone(self.welcome.legacy_refusal(error))
 
@@ -234,7 +304,8 @@ class CancelRequestTests(WelcomeCase):
 
     def test_after_ssl_request(self) -> None:
         """A client may ask for encryption first."""
-        self.assertEqual(self.answers(SSL_REQUEST + CANCEL_REQUEST), [b"N"])
+        self.assertEqual(self.answers(SSL_REQUEST), [b"N"])
+        self.assertEqual(self.answers(CANCEL_REQUEST), [])
         self.assertEqual(len(self.cancelled), 1)
 
     def test_broken(self) -> None:

@@ -44,6 +44,7 @@ class Work:
         self.events: list[str] = []
         self.outcome: Outcome[Any] = Outcome()
         self.stopping: Deferred[None] = succeed(None)
+        self.reloads: list[Callable[[], None]] = []
 
     def startService(self) -> None:
         self.events.append("start")
@@ -110,6 +111,22 @@ class ProcessServiceTests(SynchronousTestCase):
                 [text for text in self.log if "signal" in text][-1],
                 f"received interrupt signal, exiting ({name})",
             )
+
+    def test_reload(self) -> None:
+        """At SIGHUP a service reads its files again, if it has any: it goes on."""
+        self.start()
+        self.assertNotIn(signal.SIGHUP, self.handlers)
+        self.setUp()
+        read: list[str] = []
+        self.work.reloads = [lambda: read.append("this"), lambda: read.append("that")]
+        self.service = ProcessService(
+            self.work, self.reactor, self.note_failure, install=self.handlers.__setitem__
+        )
+        self.start()
+        self.handlers[signal.SIGHUP](signal.SIGHUP, None)
+        self.assertEqual(read, ["this", "that"])
+        self.assertEqual(self.reactor.stops, 0)
+        self.assertIn("received SIGHUP, reloading configuration files", self.log)
 
     def test_handlers_after_the_reactors(self) -> None:
         """Signals are taken over once the reactor runs, which installs its own before."""

@@ -80,6 +80,7 @@ class SenderProcessesTests(SynchronousTestCase):
         settings: SenderSettings,
         share: int | None,
         sessions: object,
+        tls: object,
     ) -> FakeWorker:
         self.assertTrue(archive.startswith("/"))
         self.settings.append(settings)

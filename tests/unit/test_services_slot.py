@@ -27,7 +27,7 @@ class SlotCase(SynchronousTestCase):
     def start(self, action: SlotAction, **options: Any) -> Server:
         """Start it; the server that lets it in."""
         endpoint = UpstreamEndpoint(self.network.reactor, upstream("10.0.0.1"))
-        self.service = SlotService(endpoint, "s", action, **options)
+        self.service = SlotService(endpoint, "s", action, self.network.reactor, **options)
         self.service.startService()
         self.finished = self.service.finished()
         self.finished.addErrback(lambda failure: failure)
@@ -107,10 +107,20 @@ class SlotTests(SlotCase):
         self.assertIn("does not exist", str(self.log))
         self.over(server)
 
+    def test_no_answer(self) -> None:
+        """A server that never answers is given up."""
+        server = self.start(SlotAction.DROP)
+        server.let_in()
+        self.network.reactor.advance(59)
+        self.assertNoResult(self.finished)
+        self.network.reactor.pump([30, 30, 30])
+        self.failureResultOf(self.finished, Disconnected)
+        server.transport.turn()
+
     def test_nobody_there(self) -> None:
         """It is not tried again."""
         endpoint = UpstreamEndpoint(self.network.reactor, upstream("10.0.0.1"))
-        self.service = SlotService(endpoint, "s", SlotAction.CREATE)
+        self.service = SlotService(endpoint, "s", SlotAction.CREATE, self.network.reactor)
         self.service.startService()
         self.network.refuse()
         self.failureResultOf(self.service.finished(), Disconnected)

@@ -48,8 +48,11 @@ class FakeEnd(Channel):
         self.beats: list[Deferred[dict[str, object]]] = []
 
     @Begin.responder
-    def begin(self, settings: bytes, clients: int | None) -> Deferred[dict[str, object]]:
+    def begin(
+        self, settings: bytes, clients: int | None, tls: bytes | None
+    ) -> Deferred[dict[str, object]]:
         self.heard.append((pickle.loads(settings), clients))
+        self.tls = tls
         return self.begun
 
     @Beat.responder

@@ -9,9 +9,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.log_capture import capture_log
 from walstream.errors import FormatError
+from walstream.services.endpoint import UpstreamAddress
 from walstream.upstream import TargetSessionAttrs, Upstream, UpstreamHost, parse_conninfo
 from walstream.upstream.home import system_user
-from walstream.upstream.settings import gather
+from walstream.upstream.settings import gather, secrets_in
+from walstream.wire.login_demands import ChannelBinding, LoginDemands
 
 
 def _restore(variable: str, value: str | None) -> None:
@@ -344,3 +346,137 @@ class OptionTests(ConninfoCase):
         path.chmod(0o600)
         upstream = self.parse(f"host=a user=me passfile={path}")
         self.assertEqual(upstream.login(upstream.hosts[0]).password, "elsewhere")
+
+
+class DemandTests(ConninfoCase):
+    """What is demanded of the server before it is told anything."""
+
+    def test_default(self) -> None:
+        """libpq's."""
+        self.assertEqual(self.parse("host=db1").account.demands, LoginDemands())
+
+    def test_demands(self) -> None:
+        """From the string, or from the environment."""
+        text = "require_auth=scram-sha-256 channel_binding=require requirepeer=postgres"
+        demands = self.parse(text).account.demands
+        assert demands.required is not None
+        self.assertEqual(demands.required.methods, {"scram-sha-256"})
+        self.assertIs(demands.channel_binding, ChannelBinding.REQUIRE)
+        self.assertEqual(demands.peer, "postgres")
+        environ = {"PGREQUIREAUTH": "!md5", "PGCHANNELBINDING": "disable", "PGREQUIREPEER": "pg"}
+        demands = self.parse("", **environ).account.demands
+        assert demands.required is not None
+        self.assertEqual(demands.required.text, "!md5")
+        self.assertIs(demands.channel_binding, ChannelBinding.DISABLE)
+        self.assertEqual(demands.peer, "pg")
+
+    def test_mistake(self) -> None:
+        """It is found at once, and its place is named."""
+        self.assertEqual(
+            self.refusal("", PGREQUIREAUTH="scram"),
+            'invalid require_auth value: "scram" (the environment variable PGREQUIREAUTH)',
+        )
+
+
+class PasswordTests(ConninfoCase):
+    """Where a password is, and who else may see it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = self.home / "password"
+        self.path.write_text("sesame\n")
+        self.path.chmod(0o600)
+
+    def password(self, upstream: Upstream) -> str | None:
+        return upstream.login(upstream.hosts[0]).password
+
+    def with_file(self, text: str = "host=db1", **environ: str) -> Upstream:
+        return parse_conninfo(text, self.environ | environ, self.path)
+
+    def test_password_file(self) -> None:
+        """It wins over the environment and libpq's file, and is read at each login."""
+        passfile = self.home / ".pgpass"
+        passfile.write_text("*:*:*:*:other")
+        passfile.chmod(0o600)
+        upstream = self.with_file(PGPASSWORD="another")
+        self.assertIsNone(upstream.account.password)
+        self.assertEqual(self.password(upstream), "sesame")
+        self.path.write_text("changed")
+        self.assertEqual(self.password(upstream), "changed")
+
+    def test_password_file_that_is_not_there(self) -> None:
+        """Then there is no login: nothing else was meant."""
+        upstream = self.with_file()
+        self.path.unlink()
+        error = self.assertRaises(FormatError, self.password, upstream)
+        self.assertIn(str(self.path), str(error))
+
+    def test_two_passwords(self) -> None:
+        """One of them must be wrong."""
+        error = self.assertRaises(FormatError, self.with_file, "password=hush")
+        self.assertIn("leave one of them out", str(error))
+        self.assertNotIn("hush", str(error))
+
+    def test_credential(self) -> None:
+        """systemd's counts untold, behind what was told, whatever its permissions."""
+        directory = self.home / "credentials"
+        directory.mkdir()
+        environ = {"CREDENTIALS_DIRECTORY": str(directory)}
+        self.assertIsNone(self.password(self.parse("host=db1", **environ)))
+        credential = directory / "walstream.upstream.password"
+        credential.write_text("credential")
+        credential.chmod(0o440)
+        self.assertEqual(self.password(self.parse("host=db1", **environ)), "credential")
+        environ["PGPASSWORD"] = "variable"
+        self.assertEqual(self.password(self.parse("host=db1", **environ)), "variable")
+        self.assertEqual(self.password(self.with_file(**environ)), "sesame")
+
+    def test_passfile_among_the_credentials(self) -> None:
+        """Its permissions are systemd's business too."""
+        directory = self.home / "credentials"
+        directory.mkdir()
+        passfile = directory / "pgpass"
+        passfile.write_text("*:*:*:*:line")
+        passfile.chmod(0o440)
+        text = f"host=db1 passfile={passfile}"
+        self.assertIsNone(self.password(self.parse(text)))
+        self.assertEqual(
+            self.password(self.parse(text, CREDENTIALS_DIRECTORY=str(directory))), "line"
+        )
+
+    def test_nothing_shows_it(self) -> None:
+        """No text of what was made of a string has the password in it."""
+        for upstream in (
+            self.parse("host=db1 password=hush-hush"),
+            self.parse("postgresql://me:hush-hush@db1"),
+            self.parse("", PGPASSWORD="hush-hush"),
+        ):
+            login = upstream.login(upstream.hosts[0])
+            self.assertEqual(login.password, "hush-hush")
+            for shown in (upstream, login, UpstreamAddress(upstream.hosts[0], login)):
+                self.assertNotIn("hush", repr(shown) + str(shown))
+        self.assertNotIn("hush", repr(gather("password=hush-hush", {})))
+
+    def test_mistakes_do_not_show_it(self) -> None:
+        """libpq quotes the place of a mistake, which may be half a password."""
+        for text in (
+            "host=db1 password=hush hush-2",
+            "password='hush",
+            "password=hu\\",
+            "postgresql://me:hush@[db1",
+            "postgresql://me:hush@db1/?hush",
+            "postgresql://me:hu sh@db1",
+            "sslpassword=hush hush",
+        ):
+            try:
+                self.parse(text)
+            except FormatError as error:
+                self.assertNotIn("hu", str(error).replace("connection", ""))
+        self.assertIn('"hots"', self.refusal("hots=db1"))
+
+    def test_secrets_in_a_string(self) -> None:
+        """The caller may want to warn of them."""
+        self.assertEqual(secrets_in("host=a password=b sslpassword=c"), ["password", "sslpassword"])
+        self.assertEqual(secrets_in("postgresql://me:b@a"), ["password"])
+        self.assertEqual(secrets_in("host=a passfile=b password=''"), [])
+        self.assertEqual(secrets_in("no string"), [])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Protocol
+from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -16,8 +17,11 @@ from walstream.errors import Disconnected, ProtocolViolation, ServerError, Walst
 from walstream.protocols.login import Login
 from walstream.protocols.phases import RECEIVER_TRANSITIONS, ReceiverPhase, after
 from walstream.protocols.questions import Answer
+from walstream.protocols.told import ToldByServer
+from walstream.protocols.unix_peer import check_peer
 from walstream.wire import messages
 from walstream.wire.authentication import PasswordExchange
+from walstream.wire.encryption import Encryption, openssl_words
 from walstream.wire.frames import Frame, FrameReader, backend_limit, greeting_limit
 from walstream.wire.messages import AuthenticationCode
 from walstream.wire.startup import startup_message
@@ -32,16 +36,20 @@ class ReplicationClient(Protocol):
     """Logs in to a server in replication mode and asks it one query at a time.
 
     :ivar phase: see `ReceiverPhase`.
-    :ivar parameters: the server's ParameterStatus values, by name.
+    :ivar encryption: the connection's TLS; None if it is not encrypted.
+    :ivar was_let_in: the server has believed who we are, whatever it said then.
     """
 
     _log = Logger()
 
     def __init__(self, login: Login) -> None:
         self.phase = ReceiverPhase.AUTHENTICATING
-        self.parameters: dict[str, str] = {}
+        self.encryption: Encryption | None = None
+        self.was_let_in = False
+        self._told = ToldByServer()
         self._login = login
-        self._exchange = PasswordExchange(login.user, login.password)
+        self._exchange = PasswordExchange(login.user, login.password, login.demands)
+        self._is_computing = False
         self._reader = FrameReader(greeting_limit)
         self._answer = Answer()
         self._error: ServerError | None = None
@@ -50,6 +58,24 @@ class ReplicationClient(Protocol):
         self._lost: WalstreamError | None = None
 
     # What a subclass and a service ask for.
+
+    def encrypted(self, encryption: Encryption, *, verified: bool) -> None:
+        """The connection is encrypted. To be told before it is made.
+
+        :param verified: whether it is known whose certificate the server has.
+        """
+        self.encryption = encryption
+        self._exchange.over_tls(encryption.end_point, verified=verified)
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """The server's ParameterStatus values, by name."""
+        return self._told.parameters
+
+    @property
+    def weakness(self) -> str | None:
+        """What the user should know of how the password was sent; None: nothing."""
+        return self._exchange.weakness
 
     def logged_in(self) -> Deferred[Mapping[str, str]]:
         """Wait until the server lets us in; fires with its parameters.
@@ -78,6 +104,12 @@ class ReplicationClient(Protocol):
         self.send(messages.query(text))
         return self.expect_answer()
 
+    def in_thread(
+        self, function: Callable[[int, bytes], bytes | None], code: int, data: bytes
+    ) -> Deferred[bytes | None]:
+        """Have work done that takes long: a server may make a login take half a second."""
+        return deferToThread(function, code, data)
+
     def send(self, data: bytes) -> None:
         """Write to the server."""
         if self.transport is not None:
@@ -86,6 +118,9 @@ class ReplicationClient(Protocol):
     def close(self, reason: WalstreamError) -> None:
         """End the connection in order: Terminate, then close. Whoever waits learns *reason*."""
         if self.phase is ReceiverPhase.CLOSED:
+            return
+        if self._is_computing:
+            self.abort(reason)  # a transport that does not read may not notice its end
             return
         self.phase = ReceiverPhase.CLOSED
         self.send(messages.terminate())
@@ -104,11 +139,16 @@ class ReplicationClient(Protocol):
     # What Twisted calls.
 
     def connectionMade(self) -> None:
-        """Send the startup packet: TLS is not asked for."""
+        """Send the startup packet, to whom it is for."""
         transport: Any = self.transport
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
+        try:
+            check_peer(transport, self._login.demands.peer)
+        except WalstreamError as error:
+            self.abort(error)
+            return
         self.send(startup_message(self._login.startup_parameters()))
 
     def dataReceived(self, data: bytes) -> None:
@@ -120,7 +160,7 @@ class ReplicationClient(Protocol):
         self.phase = ReceiverPhase.CLOSED
         text = "the server closed the connection"
         if reason is not None and not reason.check(ConnectionDone):
-            text = reason.getErrorMessage().rstrip(".")
+            text = openssl_words(reason.value).rstrip(".")
         self._lose(self._error or Disconnected(text))
 
     # Taking messages.
@@ -140,7 +180,7 @@ class ReplicationClient(Protocol):
 
     def reads_frames(self) -> bool:
         """Whether messages are to be handled one by one; a stream has its own reader."""
-        return self.phase is not ReceiverPhase.CLOSED
+        return self.phase is not ReceiverPhase.CLOSED and not self._is_computing
 
     def handle(self, frame: Frame) -> None:
         """Handle one message.
@@ -152,11 +192,9 @@ class ReplicationClient(Protocol):
             case "R":
                 self._authenticate(frame.body)
             case "S":
-                name, value = messages.parse_parameter_status(frame.body)
-                self.parameters[name] = value
+                self._told.parameter(*messages.parse_parameter_status(frame.body))
             case "N":
-                notice = messages.parse_error(frame.body)
-                self._log.info("upstream says: {notice}", notice=str(notice))
+                self._told.notice(frame.body)
             case "T":
                 self._answer.columns = messages.parse_row_description(frame.body)
             case "D":
@@ -178,10 +216,36 @@ class ReplicationClient(Protocol):
 
     def _authenticate(self, body: bytes) -> None:
         code, data = messages.parse_authentication(body)
-        answer = self._exchange.respond(code, data)
+        if not self._exchange.is_laborious(code, data):
+            self._answer_authentication(code, self._exchange.respond(code, data))
+            return
+        # Nothing is read meanwhile, lest it pile up.
+        transport: Any = self.transport
+        transport.pauseProducing()
+        self._is_computing = True
+        computing = self.in_thread(self._exchange.respond, code, data)
+        computing.addBoth(self._computed, code)
+
+    def _computed(self, answer: bytes | Failure | None, code: int) -> None:
+        self._is_computing = False
+        if self.phase is ReceiverPhase.CLOSED:
+            return
+        if isinstance(answer, Failure):
+            if not isinstance(answer.value, WalstreamError):
+                self._log.failure("the login failed", answer)
+            error = answer.value
+            self.abort(error if isinstance(error, WalstreamError) else Disconnected(str(error)))
+            return
+        self._answer_authentication(code, answer)
+        transport: Any = self.transport
+        transport.resumeProducing()
+        self.receive(memoryview(b""))
+
+    def _answer_authentication(self, code: int, answer: bytes | None) -> None:
         if answer is not None:
             self.send(answer)
         if code == AuthenticationCode.OK:
+            self.was_let_in = True
             self.phase = ReceiverPhase.STARTING
             # Only from now on are long messages believed.
             self._reader.limit = backend_limit

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from walstream.wire.login_demands import NO_DEMANDS, LoginDemands
+
 __all__ = ["Login"]
 
 
@@ -17,6 +19,7 @@ class Login:
     :ivar application_name: the name by which ``synchronous_standby_names`` knows us.
     :ivar database: ignored by servers for physical replication, but shown in their messages.
     :ivar parameters: further startup parameters (``options``, ``client_encoding``, …).
+    :ivar demands: how the server has to authenticate us, and itself.
     """
 
     user: str
@@ -24,6 +27,7 @@ class Login:
     application_name: str = "walstream"
     database: str = "replication"
     parameters: Mapping[str, str] = field(default_factory=dict)
+    demands: LoginDemands = NO_DEMANDS
 
     def startup_parameters(self) -> dict[str, str]:
         """All parameters of the startup packet.

@@ -41,7 +41,6 @@ _R = ReceiverPhase
 RECEIVER_TRANSITIONS: Mapping[ReceiverPhase, Mapping[str, ReceiverPhase]] = {
     _R.AUTHENTICATING: {
         "R": _R.AUTHENTICATING,  # Authentication…
-        "v": _R.AUTHENTICATING,  # NegotiateProtocolVersion
         "N": _R.AUTHENTICATING,  # NoticeResponse
         "E": _R.CLOSED,  # ErrorResponse
     },

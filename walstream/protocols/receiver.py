@@ -343,7 +343,7 @@ class WALReceiver(StreamClient):
     # The stream.
 
     def received(self) -> None:
-        """Bytes of a stream have arrived."""
+        """Something of a stream has arrived, and not just a byte of it."""
         if self._acknowledgement is not None:
             self._acknowledgement.received()
         else:
@@ -352,9 +352,13 @@ class WALReceiver(StreamClient):
     def take_stream(self, stream: StreamReader, data: memoryview) -> None:
         """Give WAL to the sink, and handle everything else."""
         take = self._take or self._sink.write
+        is_news = True
         for event in stream.events(data):
             if self.phase is ReceiverPhase.CLOSED:
                 return
+            if is_news:
+                is_news = False
+                self.received()
             if isinstance(event, Frame):
                 self.handle(event)
                 if self.phase not in (ReceiverPhase.STREAMING, ReceiverPhase.STOPPING):

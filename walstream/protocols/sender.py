@@ -16,6 +16,7 @@ from walstream.protocols.answers import Answers
 from walstream.protocols.arrivals import Arrivals
 from walstream.protocols.delayed import open_delayed
 from walstream.protocols.direct import DirectWriter, direct_connection
+from walstream.protocols.encrypting import TLSServer
 from walstream.protocols.hold import Hold
 from walstream.protocols.lag import LagTracker
 from walstream.protocols.limits import Limits
@@ -60,12 +61,14 @@ class WALSender(Session):
         gone: Callable[[WALSender], None],
         cancel: Callable[[int, bytes], None],
         limits: Limits | None = None,
+        tls: TLSServer | None = None,
     ) -> None:
         """
         :param limits: what the sessions share; None for a session that has it all for itself.
+        :param tls: how connections are encrypted; None if they are not.
         """
         limits = limits or Limits.of(settings, provider, clock)
-        super().__init__(provider, settings, clock, pid, key, cancel, limits)
+        super().__init__(provider, settings, clock, pid, key, cancel, limits, tls)
         self.stream: OutgoingStream | None = None
         self.standby: Standby | None = None
         self.is_delayed = False

@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from walstream.interfaces import ISlotStore, IWALProvider
+from walstream.protocols.encrypting import TLSServer
 from walstream.protocols.laggards import Laggards
 from walstream.protocols.limits import Limits
 from walstream.protocols.sender import WALSender
@@ -42,10 +43,12 @@ class WALSenderFactory(Factory):
         settings: SenderSettings,
         clock: IReactorTime,
         limits: Limits | None = None,
+        tls: TLSServer | None = None,
     ) -> None:
         """
         :param limits: what the sessions share; None for the limits of the settings, in this
             process alone.
+        :param tls: how connections are encrypted; None if they are not.
         """
         self.standbys = Standbys()
         self.limits = limits or Limits.of(settings, provider, clock)
@@ -53,6 +56,7 @@ class WALSenderFactory(Factory):
         self._slots = slots
         self._settings = settings
         self._clock = clock
+        self._tls = tls
         self._pids = count(1)
         self._sessions: dict[int, WALSender] = {}
         self._is_draining = False
@@ -94,6 +98,7 @@ class WALSenderFactory(Factory):
             self.gone,
             self.cancel,
             self.limits,
+            self._tls,
         )
         self._sessions[pid] = session
         return session

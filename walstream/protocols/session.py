@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from walstream.errors import CommandError, ProtocolViolation, WALUnavailable
 from walstream.interfaces import IWALProvider
+from walstream.protocols.encrypting import Encrypting, TLSServer
 from walstream.protocols.limits import Limits
 from walstream.protocols.line import Line
 from walstream.protocols.phases import SENDER_TRANSITIONS, SenderPhase, after
@@ -25,6 +26,7 @@ from walstream.protocols.settings import SenderSettings
 from walstream.protocols.welcome import Client, Welcome, printable
 from walstream.wire import messages
 from walstream.wire.copydata import UnknownStandbyMessage
+from walstream.wire.encryption import Encryption
 from walstream.wire.frames import Frame, FrameReader, frontend_limit
 
 __all__ = ["Session"]
@@ -39,7 +41,7 @@ _STREAMS = frozenset(
 )
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHandshakeListener)
 class Session(Line):
     """One client's session.
 
@@ -52,6 +54,7 @@ class Session(Line):
     :ivar client: who it is; None until the startup packet has come.
     :param cancel: called with a pid and a key that a CancelRequest names.
     :param limits: what the sessions share, of which this one takes its part.
+    :param tls: how connections are encrypted; None if they are not.
     """
 
     _log = Logger()
@@ -65,6 +68,7 @@ class Session(Line):
         key: bytes,
         cancel: Callable[[int, bytes], None],
         limits: Limits,
+        tls: TLSServer | None = None,
     ) -> None:
         super().__init__(clock, settings.close_timeout)
         self.phase = SenderPhase.STARTUP
@@ -74,11 +78,17 @@ class Session(Line):
         self.output_full = False
         self._startup_timeout = settings.startup_timeout
         self._limits = limits
+        self._encrypting = Encrypting(tls)
         self._welcome = Welcome(provider, limits.admission, pid, key, cancel)
         self._reader = FrameReader(frontend_limit)
         self._is_taking = False
         self._origin = "[unknown]"
         self._since = 0.0
+
+    @property
+    def encryption(self) -> Encryption | None:
+        """The connection's TLS; None if it is not encrypted."""
+        return self._encrypting.encryption
 
     # What Twisted calls.
 
@@ -88,18 +98,36 @@ class Session(Line):
         self._origin = "host=[local]" if address is None else "host={} port={}".format(*address)
         self._since = self._clock.seconds()
         self.open(self._startup_timeout)
+        self._welcome.may_encrypt = self._encrypting.is_possible(self.transport)
         self._limits.strangers.enter(self.pid, self._crowd_out)
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the client sent."""
         if self.phase is SenderPhase.STARTUP:
-            self._start_up(data)
+            if self._encrypting.begins(data) and self._welcome.may_encrypt:
+                self._encrypting.start(self.transport, data)
+            else:
+                self._start_up(data)
         elif self.phase is not SenderPhase.CLOSED:
             self._reader.feed(data)
             self._take_frames()
 
+    def handshakeCompleted(self) -> None:
+        """The connection is encrypted."""
+        try:
+            self._encrypting.finish(self.transport)
+        except ProtocolViolation as error:
+            self._log_no_encryption(str(error))
+            self.close(str(error))
+            return
+        self._welcome.encrypted()
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
+        if self.phase is SenderPhase.STARTUP:
+            why = self._encrypting.failure(self.transport, reason)
+            if why is not None:
+                self._log_no_encryption(why)
         super().connectionLost(reason)
         self.phase = SenderPhase.CLOSED
         self._limits.strangers.leave(self.pid)
@@ -139,6 +167,9 @@ class Session(Line):
         try:
             while (answer := self._welcome.next()) is not None:
                 self.send(answer)
+            if self._welcome.awaits_encryption:
+                self._encrypting.start(self.transport)
+                return
         except CommandError as error:
             self._turn_away(error)
             return
@@ -152,6 +183,14 @@ class Session(Line):
 
     def _crowd_out(self) -> None:
         self.abort("too many connections have not said who they are")
+
+    def _log_no_encryption(self, why: str) -> None:
+        self._log.warn(
+            "replication connection {pid}: could not accept SSL connection: {origin}: {reason}",
+            pid=self.pid,
+            origin=self._origin,
+            reason=printable(why),
+        )
 
     def _turn_away(self, error: CommandError) -> None:
         self._log.warn(
@@ -173,9 +212,10 @@ class Session(Line):
         self.let_in()
         self.phase = SenderPhase.READY
         self._log.info(
-            "replication connection {pid} authorized: {client} {origin}",
+            "replication connection {pid} authorized: {client}{encryption} {origin}",
             pid=self.pid,
             client=str(client),
+            encryption=f" {self.encryption}" if self.encryption is not None else "",
             origin=self._origin,
         )
         self._reader.feed(self._welcome.take_rest())

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 
 from walstream.errors import Disconnected, ProtocolViolation, WalstreamError
 from walstream.protocols.client import ReplicationClient
 from walstream.protocols.direct import DirectReader, direct_connection
 from walstream.protocols.login import Login
+from walstream.protocols.phases import ReceiverPhase
 from walstream.protocols.questions import Answer
 from walstream.protocols.receiver_settings import Dialect
 from walstream.protocols.silence import SilenceWatch
@@ -21,27 +23,47 @@ __all__ = ["StreamClient"]
 
 T = TypeVar("T")
 
+# Seconds that a server has to close a connection too.
+_CLOSING = 5.0
+
 
 class StreamClient(ReplicationClient):
     """Switches between messages and streams, as the server does.
 
-    :param receive_timeout: seconds that a server may say nothing while something is asked; 0: any
-        number. In a stream it is a subclass that listens.
+    :param receive_timeout: seconds that a server may take to answer what it is asked, all of it; 0:
+        any number. In a stream it is a subclass that listens.
     """
 
     def __init__(
         self, login: Login, dialect: Dialect, clock: IReactorTime, receive_timeout: float
     ) -> None:
         super().__init__(login)
+        self._clock = clock
+        self._closing: IDelayedCall | None = None
         self._modern = dialect is Dialect.MODERN
         self._direct: DirectReader | None = None
         self._stream: StreamReader | None = None
         self._silence = SilenceWatch(clock, receive_timeout, lambda: None, self.server_is_silent)
 
+    def close(self, reason: WalstreamError) -> None:
+        """See `ReplicationClient.close`. The server has its time for it: TLS waits for ever."""
+        waits = self.encryption is not None and self.phase is not ReceiverPhase.CLOSED
+        super().close(reason)
+        transport: Any = self.transport
+        if waits and transport.connected:
+            transport.resumeProducing()  # or its answer would not be read
+            self._closing = self._clock.callLater(_CLOSING, transport.abortConnection)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """The connection is gone."""
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
+        super().connectionLost(reason)
+
     # For subclasses to override.
 
     def received(self) -> None:
-        """Bytes of a stream have arrived."""
+        """Something of a stream has arrived: WAL that fills a page, or a whole message."""
 
     def take_stream(self, stream: StreamReader, data: memoryview) -> None:
         """Take what the server sent in a stream."""
@@ -52,11 +74,11 @@ class StreamClient(ReplicationClient):
     # Asking.
 
     def ask(self, text: str) -> Deferred[Answer]:
-        """As `query`, and no longer than a server may be silent."""
+        """As `query`, and no longer than a server may take to answer."""
         return self.in_time(self.query(text))
 
     def in_time(self, answer: Deferred[T]) -> Deferred[T]:
-        """Give a server up that says nothing for too long while *answer* is outstanding."""
+        """Give a server up that takes too long for *answer*, a byte a second say."""
         self._silence.start()
         return answer.addBoth(self._came_in_time)
 
@@ -87,10 +109,8 @@ class StreamClient(ReplicationClient):
     def receive(self, data: memoryview) -> None:
         """Take what the server sent, from any buffer: nothing of it is kept after the call."""
         if self._stream is None:
-            self._silence.heard()
             super().receive(data)
             return
-        self.received()
         try:
             self.take_stream(self._stream, data)
         except WalstreamError as error:

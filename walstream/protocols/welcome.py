@@ -60,6 +60,8 @@ class Welcome:
 
     :ivar client: who was let in; None until then.
     :ivar finished: the connection has done what it came for, a CancelRequest, and is to be closed.
+    :ivar may_encrypt: whether a client that asks for TLS gets it.
+    :ivar awaits_encryption: TLS is to follow, and nothing is read before `encrypted`.
     :param admission: asked whether there is room for another client.
     """
 
@@ -73,13 +75,16 @@ class Welcome:
     ) -> None:
         self.client: Client | None = None
         self.finished = False
+        self.may_encrypt = False
+        self.awaits_encryption = False
         self._provider = provider
         self._admission = admission
         self._pid = pid
         self._key = key
         self._cancel = cancel
         self._reader = StartupReader()
-        self._refused_encryption: set[int] = set()
+        self._asked_for_encryption: set[int] = set()
+        self._refusal: CommandError | None = None
         self._legacy = False
 
     def feed(self, data: bytes) -> None:
@@ -96,13 +101,15 @@ class Welcome:
         :raises ProtocolViolation: for what cannot be a startup packet: it gets no answer.
         :raises CommandError: for a client that is not let in: its ErrorResponse is FATAL.
         """
-        if self.client is not None or self.finished:
+        if self.client is not None or self.finished or self.awaits_encryption:
             return None
+        if self._refusal is not None:
+            raise self._refusal
         packet = self._reader.next()
         if packet is None:
             return None
         if packet.code in (SSL_REQUEST_CODE, GSSENC_REQUEST_CODE):
-            return self._refuse_encryption(packet.code)
+            return self._answer_encryption_request(packet.code)
         if packet.code == CANCEL_REQUEST_CODE:
             return self._take_cancel_request(packet.body)
         return self._take_startup(packet)
@@ -111,12 +118,25 @@ class Welcome:
         """The error in the form that a client of protocol 2 reads; None for all others."""
         return legacy_error(error.message) if self._legacy else None
 
-    def _refuse_encryption(self, code: int) -> bytes:
+    def encrypted(self) -> None:
+        """The connection is encrypted: what comes now comes from the client."""
+        self.may_encrypt = self.awaits_encryption = False
+
+    def _answer_encryption_request(self, code: int) -> bytes:
         # Each may be asked for once; asked again, PostgreSQL takes it for a protocol version.
-        if code in self._refused_encryption:
+        if code in self._asked_for_encryption:
             check_protocol_version(code)
-        self._refused_encryption.add(code)
-        return b"N"
+        self._asked_for_encryption.add(code)
+        # What follows in the clear may come from anybody in between (CVE-2021-23214).
+        if self._reader.take_rest():
+            self._refusal = _unencrypted_data(code)
+        if code != SSL_REQUEST_CODE or not self.may_encrypt:
+            return b"N"
+        if self._refusal is not None:
+            raise self._refusal
+        self.awaits_encryption = True
+        self._asked_for_encryption.add(GSSENC_REQUEST_CODE)
+        return b"S"
 
     def _take_cancel_request(self, body: bytes) -> bytes | None:
         self.finished = True
@@ -154,6 +174,16 @@ def described(user: str, application_name: str) -> str:
 def printable(text: str) -> str:
     """What a client says, for the log: it may say something that would forge lines of it."""
     return text if text.isprintable() else ascii(text)
+
+
+def _unencrypted_data(code: int) -> CommandError:
+    kind = "SSL" if code == SSL_REQUEST_CODE else "GSSAPI encryption"
+    return CommandError(
+        "08P01",
+        f"received unencrypted data after {kind} request",
+        detail="This could be either a client-software bug or evidence of an attempted "
+        "man-in-the-middle attack.",
+    )
 
 
 def _check_mode(parameters: Mapping[str, str]) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.endpoints import serverFromString
 
@@ -33,6 +34,9 @@ from walstream.services.slot import SlotAction, SlotService
 from walstream.services.slot_care import SlotCare
 from walstream.services.synchronous_watch import StandbyInquiry
 from walstream.upstream import Upstream
+
+if TYPE_CHECKING:
+    from walstream.tls.server import ServerTLS
 
 __all__ = ["hub", "receive", "send", "slot"]
 
@@ -87,7 +91,8 @@ def slot(
     :param may_exist: whether it is no error that a slot to be made exists.
     """
     action = SlotAction.DROP if drop else SlotAction.CREATE
-    return SlotService(UpstreamEndpoint(reactor, upstream), name, action, may_exist=may_exist)
+    endpoint = UpstreamEndpoint(reactor, upstream)
+    return SlotService(endpoint, name, action, reactor, may_exist=may_exist)
 
 
 def send(
@@ -99,6 +104,7 @@ def send(
     slot_care: SlotCare = _PLAIN_SLOT_CARE,
     control: str = IN_ARCHIVE,
     processes: int = 1,
+    tls: ServerTLS | None = None,
 ) -> HubService:
     """Serve the directory *archive*, which another process may be filling.
 
@@ -106,15 +112,20 @@ def send(
     :param slot_care: how its slots are kept.
     :param control: where the control socket is: see `control_sockets`.
     :param processes: how many processes send; with more than one, this one does not.
+    :param tls: with what clients' connections are encrypted, if they want; None: they can't be.
     """
     reader = ArchiveReader(archive, reactor)
     slots, keeper = slot_care.keep(reactor, archive)
-    factory, workers = _senders(reactor, archive, reader, slots, settings, processes)
+    factory, workers = _senders(reactor, archive, reader, slots, settings, processes, tls)
     sender = SenderService(serverFromString(reactor, listen), factory)
     document = Document("send", reader.paths.root, reader, reactor, time.time)
     document.sending = SendingSide(factory.standbys, settings, slots, factory.look)
     sockets = control_sockets(reactor, control, reader, document)
-    return HubService([reader.storage, slots, keeper, *workers, *sockets], sender=sender)
+    return HubService(
+        [reader.storage, slots, keeper, *workers, *sockets],
+        sender=sender,
+        reloads=_reloads(factory, tls),
+    )
 
 
 def hub(
@@ -131,6 +142,7 @@ def hub(
     slot_care: SlotCare = _PLAIN_SLOT_CARE,
     control: str = IN_ARCHIVE,
     processes: int = 1,
+    tls: ServerTLS | None = None,
 ) -> HubService:
     """Receive from *upstream* into the directory *archive*, and serve it.
 
@@ -142,10 +154,11 @@ def hub(
     :param control: where the control socket is: see `control_sockets`.
     :param processes: how many processes send; with more than one, this one receives only, and
         what is served is durable whatever *care* says.
+    :param tls: with what clients' connections are encrypted, if they want; None: they can't be.
     """
     directory = care.directory(reactor, archive)
     slots, keeper = slot_care.keep(reactor, archive, directory.assure)
-    factory, workers = _senders(reactor, archive, directory, slots, sender_settings, processes)
+    factory, workers = _senders(reactor, archive, directory, slots, sender_settings, processes, tls)
     standbys = factory.standbys
     made = downstream.made_for(standbys, reactor, sender_settings.sender_timeout)
     receiver = ReceiverService(
@@ -172,7 +185,8 @@ def hub(
         *control_sockets(reactor, control, directory, document),
         *care.caretakers(reactor, directory),
     ]
-    return HubService(storage, receiver=receiver, sender=sender)
+    reloads = _reloads(factory, tls)
+    return HubService(storage, receiver=receiver, sender=sender, reloads=reloads)
 
 
 def _senders(
@@ -182,12 +196,32 @@ def _senders(
     slots: ISlotStore,
     settings: SenderSettings,
     processes: int,
+    tls: ServerTLS | None,
 ) -> tuple[WALSenderFactory | SenderProcesses, list[Storage]]:
     """What serves clients, and what of it has to be opened and closed."""
     if processes == 1:
-        return WALSenderFactory(provider, slots, settings, reactor), []
-    workers = SenderProcesses(reactor, archive, provider, slots, settings, processes)
+        return WALSenderFactory(provider, slots, settings, reactor, tls=tls), []
+    files = None if tls is None else tls.files
+    workers = SenderProcesses(reactor, archive, provider, slots, settings, processes, tls=files)
     return workers, [workers]
+
+
+def _reloads(
+    factory: WALSenderFactory | SenderProcesses, tls: ServerTLS | None
+) -> list[Callable[[], object]]:
+    """What is to be read again when it has been changed."""
+    if tls is None:
+        return []
+    if isinstance(factory, SenderProcesses):
+        # Workers read the files by themselves; whether they are good is said once.
+        workers = factory
+
+        def reload() -> None:
+            if tls.reload():
+                workers.reload()
+
+        return [reload]
+    return [tls.reload]
 
 
 def _receiving_side(

@@ -5,7 +5,7 @@ Knows in which order its parts start and stop, which is what there is to know ab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twisted.application.service import Service
@@ -50,6 +50,7 @@ class HubService(Service):
     :param receiver: the source, with ``synchronous=True`` if there are followers: they are served
         what is durable, so it has to become durable as it comes.
     :param sender: serves the followers.
+    :ivar reloads: read again what may be changed while it runs.
     """
 
     _log = Logger()
@@ -60,7 +61,9 @@ class HubService(Service):
         *,
         receiver: ReceiverService | None = None,
         sender: SenderService | None = None,
+        reloads: Sequence[Callable[[], object]] = (),
     ) -> None:
+        self.reloads = reloads
         self._storage = storage
         self._receiver = receiver
         self._sender = sender

@@ -11,7 +11,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.application.service import Service
@@ -59,7 +59,8 @@ class ProcessService(Service):
     """Runs a service, and stops the reactor when it is over.
 
     SIGINT and SIGTERM end it in order, and are no failure; Twisted's own handlers would have the
-    process die by the signal after all was done.
+    process die by the signal after all was done. At SIGHUP a service reads its files again, if it
+    has any that may change.
 
     :param reactor: `IReactorCore` and `IReactorFromThreads`.
     :param on_failure: called when the service failed, before the reactor stops.
@@ -79,6 +80,7 @@ class ProcessService(Service):
         self._reactor = reactor
         self._on_failure = on_failure
         self._install = install
+        self._reloads: Sequence[Callable[[], object]] = getattr(service, "reloads", ())
         self._leaving = False
 
     def startService(self) -> None:
@@ -101,6 +103,16 @@ class ProcessService(Service):
     def _install_handlers(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._install(number, self._on_signal)
+        if self._reloads:
+            self._install(signal.SIGHUP, self._on_hang_up)
+
+    def _on_hang_up(self, number: int, _: object) -> None:
+        self._reactor.callFromThread(self._reload)
+
+    def _reload(self) -> None:
+        self._log.info("received SIGHUP, reloading configuration files")
+        for reload in self._reloads:
+            reload()
 
     def _on_signal(self, number: int, _: object) -> None:
         self._reactor.callFromThread(self._interrupted, signal.Signals(number).name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError
 from twisted.internet.interfaces import IAddress
@@ -27,6 +27,9 @@ from walstream.services.worker_pool import WorkerPool
 from walstream.services.worker_process import WorkerProcess
 from walstream.services.worker_sessions import WorkerSessions
 from walstream.services.worker_shares import share_of_clients, shares_of_rate
+
+if TYPE_CHECKING:
+    from walstream.tls.server import ServerFiles
 
 __all__ = ["SenderProcesses"]
 
@@ -62,8 +65,12 @@ class SenderProcesses(Factory):
         settings: SenderSettings,
         count: int,
         *,
+        tls: ServerFiles | None = None,
         make: Callable[..., Any] = WorkerProcess,
     ) -> None:
+        """
+        :param tls: with what connections are encrypted, in the workers; None: they are not.
+        """
         self._clock = reactor
         self._rate = settings.max_total_rate
         self._provider = provider
@@ -76,7 +83,7 @@ class SenderProcesses(Factory):
         def worker(number: int) -> WorkerProcess:
             share = share_of_clients(settings.max_clients, number, count)
             to_begin = replace(settings, max_total_rate=-(-settings.max_total_rate // count))
-            made: WorkerProcess = make(reactor, number, path, to_begin, share, self._sessions)
+            made: WorkerProcess = make(reactor, number, path, to_begin, share, self._sessions, tls)
             return made
 
         self._pool = WorkerPool(
@@ -114,6 +121,11 @@ class SenderProcesses(Factory):
 
     def look(self) -> None:
         """Nothing to do: workers say every second how far each client was sent to."""
+
+    def reload(self) -> None:
+        """Have the workers read their files again."""
+        for worker in self._pool.ready:
+            worker.reload()
 
     def drain(self, grace: float) -> Deferred[None]:
         """End all sessions, in all workers: see `WALSenderFactory.drain`."""

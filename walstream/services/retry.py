@@ -19,6 +19,7 @@ from walstream.errors import (
     NotSynchronous,
     ProtocolViolation,
     ServerError,
+    ServerNotTrusted,
     SinkFailed,
     UpstreamRefused,
     WalstreamError,
@@ -49,6 +50,8 @@ VERDICTS: Mapping[type[BaseException], Verdict] = {
     UpstreamRefused: Verdict.RETRY,
     # It starts up or shuts down; or a role, a slot or a line of pg_hba.conf is missing there.
     ServerError: Verdict.RETRY,
+    # An impostor must not be able to end us; and nothing was given away.
+    ServerNotTrusted: Verdict.RETRY,
     Disconnected: Verdict.RETRY,
     ProtocolViolation: Verdict.RETRY,
     # The archive is as good as before; a new stream continues where it really ends.

@@ -8,14 +8,15 @@ from typing import cast
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectingCancelledError
-from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from walstream.errors import Disconnected, ServerError
-from walstream.protocols.client import ReplicationClient
 from walstream.protocols.questions import Questions
+from walstream.protocols.receiver_settings import Dialect
+from walstream.protocols.stream_client import StreamClient
 from walstream.services.endpoint import UpstreamAddress
 from walstream.services.outcome import Outcome
 from walstream.wire import grammar
@@ -23,6 +24,9 @@ from walstream.wire import grammar
 __all__ = ["SlotAction", "SlotService"]
 
 _DUPLICATE_OBJECT = "42710"
+
+# Seconds that each answer may take.
+_PATIENCE = 60.0
 
 
 class SlotAction(Enum):
@@ -49,10 +53,12 @@ class SlotService(Service):
         endpoint: IStreamClientEndpoint,
         name: str,
         action: SlotAction,
+        clock: IReactorTime,
         *,
         may_exist: bool = False,
     ) -> None:
         self._endpoint = endpoint
+        self._clock = clock
         self._name = name
         self._action = action
         self._may_exist = may_exist
@@ -80,27 +86,28 @@ class SlotService(Service):
         return self._outcome.wait().addErrback(lambda _: None)  # logged when it was set
 
     async def _act(self) -> None:
-        client = cast(ReplicationClient, await self._endpoint.connect(_ClientFactory()))
+        factory = _ClientFactory(self._clock)
+        client = cast(StreamClient, await self._endpoint.connect(factory))
         try:
             if self._action is SlotAction.DROP:
-                await client.query(grammar.DropReplicationSlot(self._name).text())
+                await client.ask(grammar.DropReplicationSlot(self._name).text())
                 self._log.info('replication slot "{name}" is dropped', name=self._name)
             else:
                 await self._create(client)
         finally:
             client.close(Disconnected("all is done"))
 
-    async def _create(self, client: ReplicationClient) -> None:
+    async def _create(self, client: StreamClient) -> None:
         command = grammar.CreateReplicationSlot(self._name, reserve_wal=True)
         try:
-            await client.query(command.text())
+            await client.ask(command.text())
         except ServerError as error:
             if error.sqlstate != _DUPLICATE_OBJECT or not self._may_exist:
                 raise
             self._log.info('replication slot "{name}" exists already', name=self._name)
         else:
             self._log.info('replication slot "{name}" is created', name=self._name)
-        questions = Questions(client.query, client.parameters)
+        questions = Questions(client.ask, client.parameters)
         if questions.server_major < 15:
             return  # it can't tell
         position = await questions.slot_position(self._name)
@@ -130,8 +137,11 @@ class SlotService(Service):
 class _ClientFactory(Factory):
     noisy = False
 
-    def buildProtocol(self, addr: IAddress | None) -> ReplicationClient:
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+
+    def buildProtocol(self, addr: IAddress | None) -> StreamClient:
         address: object = addr
         if not isinstance(address, UpstreamAddress):
             raise TypeError(f"a client needs to know its login: {addr!r} is no UpstreamAddress")
-        return ReplicationClient(address.login)
+        return StreamClient(address.login, Dialect.MODERN, self._clock, _PATIENCE)

@@ -65,7 +65,8 @@ class StandbyInquiry:
         return asking.addTimeout(_PATIENCE, self._reactor)
 
     async def _ask(self, host: UpstreamHost) -> StandbyDemands | None:
-        endpoint = UpstreamEndpoint(self._reactor, replace(self._upstream, hosts=(host,)))
+        upstream = replace(self._upstream, hosts=(host,))
+        endpoint = UpstreamEndpoint(self._reactor, upstream, warns=False)
         client = cast(ReplicationClient, await endpoint.connect(_ClientFactory()))
         try:
             return await ask_demands(Questions(client.query, client.parameters), client.parameters)

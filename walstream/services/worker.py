@@ -10,7 +10,7 @@ import os
 import pickle
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, connectionDone
@@ -32,12 +32,16 @@ from walstream.services.worker_channel import (
     Channel,
     Drain,
     Leave,
+    Reload,
     SessionEnded,
     Terminate,
 )
 from walstream.services.worker_reports import Reports
 from walstream.services.worker_shares import ClientShare
 from walstream.services.worker_slots import RemoteSlots
+
+if TYPE_CHECKING:
+    from walstream.tls.server import ServerFiles, ServerTLS
 
 __all__ = ["Worker"]
 
@@ -53,6 +57,7 @@ class WorkerSenders(WALSenderFactory):
         settings: SenderSettings,
         share: int | None,
         reactor: Any,
+        tls: ServerTLS | None,
     ) -> None:
         """
         :param share: how many clients may be here.
@@ -60,7 +65,7 @@ class WorkerSenders(WALSenderFactory):
         limits = Limits.of(settings, reader, reactor)
         if share is not None:
             limits.admission = ClientShare(settings.max_clients, share)
-        super().__init__(reader, slots, settings, reactor, limits)
+        super().__init__(reader, slots, settings, reactor, limits, tls)
         self._channel = channel
 
     def share(self, rate: float | None) -> None:
@@ -96,6 +101,7 @@ class Worker(Channel):
         self._reader = reader
         self._reports = Reports(self, reactor)
         self._slots = RemoteSlots(self, self._reports)
+        self._tls: ServerTLS | None = None
         self._senders: WorkerSenders | None = None
         self._is_leaving = False
 
@@ -107,11 +113,20 @@ class Worker(Channel):
             self._over(False)
 
     @Begin.responder
-    async def begin(self, settings: bytes, clients: int | None) -> dict[str, object]:
+    async def begin(
+        self, settings: bytes, clients: int | None, tls: bytes | None
+    ) -> dict[str, object]:
         """See `Begin`."""
         await self._reader.storage.open()
+        self._tls = None if tls is None else _server_tls(pickle.loads(tls))
         self._senders = WorkerSenders(
-            self, self._reader, self._slots, pickle.loads(settings), clients, self._reactor
+            self,
+            self._reader,
+            self._slots,
+            pickle.loads(settings),
+            clients,
+            self._reactor,
+            self._tls,
         )
         self._senders.startFactory()
         self._senders.standbys.watch(self._reports)
@@ -164,6 +179,13 @@ class Worker(Channel):
         await self._begun().drain(grace)
         return {}
 
+    @Reload.responder
+    def reload(self) -> dict[str, object]:
+        """See `Reload`."""
+        if self._tls is not None:
+            self._tls.reload()
+        return {}
+
     @Leave.responder
     async def leave(self) -> dict[str, object]:
         """See `Leave`."""
@@ -175,6 +197,12 @@ class Worker(Channel):
     def _begun(self) -> WorkerSenders:
         assert self._senders is not None, "clients come when we have said that they may"
         return self._senders
+
+
+def _server_tls(files: ServerFiles) -> ServerTLS:
+    from walstream.tls.server import ServerTLS
+
+    return ServerTLS(files)
 
 
 class _Adoption(Factory):

@@ -37,6 +37,7 @@ __all__ = [
     "Leave",
     "ReadSlot",
     "ReleaseSlot",
+    "Reload",
     "SentSoFar",
     "SessionEnded",
     "StandbyLeft",
@@ -66,13 +67,15 @@ _log = Logger()
 class Begin(amp.Command):
     """Open the archive; answered when clients may come.
 
-    *settings* are pickled `SenderSettings`: a worker may trust who started it. *clients* is its
-    share of them, without which it may have any number.
+    *settings* are pickled `SenderSettings`: a worker may trust who started it; so are the
+    `ServerFiles` of *tls*, without which there is none. *clients* is its share of them, without
+    which it may have any number.
     """
 
     arguments: ClassVar[_Values] = [
         (b"settings", amp.String()),
         (b"clients", amp.Integer(optional=True)),
+        (b"tls", amp.String(optional=True)),
     ]
     errors: ClassVar[dict[type[Exception], bytes]] = {ArchiveError: b"ARCHIVE"}
 
@@ -110,6 +113,10 @@ class Drain(amp.Command):
     """See all clients off, with everything up to *end*, in *grace* seconds; answered when done."""
 
     arguments: ClassVar[_Values] = [(b"grace", amp.Float()), (b"end", Position())]
+
+
+class Reload(_Told):
+    """Read the files again that may have changed: they are known to be good."""
 
 
 class Leave(_Told):

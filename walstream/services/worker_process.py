@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready
@@ -30,12 +30,16 @@ from walstream.services.worker_channel import (
     CancelStream,
     Drain,
     Leave,
+    Reload,
     Terminate,
     connect,
 )
 from walstream.services.worker_host import MainEnd
 from walstream.services.worker_logs import LOG_DESCRIPTOR, Lines, repeat_event, repeat_output
 from walstream.services.worker_sessions import WorkerSessions
+
+if TYPE_CHECKING:
+    from walstream.tls.server import ServerFiles
 
 __all__ = ["WorkerProcess"]
 
@@ -63,9 +67,11 @@ class WorkerProcess(ProcessProtocol):
         settings: SenderSettings,
         share: int | None,
         sessions: WorkerSessions[WorkerProcess],
+        tls: ServerFiles | None = None,
     ) -> None:
         """
         :param share: how many clients it may have; None: any number.
+        :param tls: with what it encrypts connections; None: it does not.
         """
         self.number = number
         self.missed = 0
@@ -74,6 +80,7 @@ class WorkerProcess(ProcessProtocol):
         self._reactor = reactor
         self._archive = archive
         self._settings = settings
+        self._tls = tls
         self._ended: Outcome[str] = Outcome()
         self._channel = MainEnd(sessions, self._channel_lost)
         self._killing: IDelayedCall | None = None
@@ -130,6 +137,10 @@ class WorkerProcess(ProcessProtocol):
         """See its clients off, with everything up to *end*."""
         return self._channel.ask(Drain, grace=grace, end=end)
 
+    def reload(self) -> None:
+        """Have it read its files again."""
+        self._channel.tell(Reload)
+
     def leave(self) -> None:
         """Let it end."""
         self._channel.tell(Leave)
@@ -170,8 +181,9 @@ class WorkerProcess(ProcessProtocol):
                 self._ended.set("it was never there")
             raise WorkerLost(f"worker {self.number} cannot be started: {error}") from error
         settings = pickle.dumps(replace(self._settings, delays=dict(self._settings.delays)))
+        tls = None if self._tls is None else pickle.dumps(self._tls)
         try:
-            await self._channel.ask(Begin, settings=settings, clients=self.share)
+            await self._channel.ask(Begin, settings=settings, clients=self.share, tls=tls)
         except Exception as error:
             if self._channel.is_open:
                 raise

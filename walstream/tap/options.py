@@ -12,6 +12,7 @@ from walstream.tap.group import CommandOptions
 from walstream.tap.peer_groups import ListenOptions, UpstreamOptions
 from walstream.tap.report_group import ReportOptions
 from walstream.tap.slot_groups import SlotOptions
+from walstream.tap.tls_group import TLSOptions
 from walstream.tap.values import one_of, seconds, whole_number
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class ReceiveOptions(UpstreamOptions, CareOptions):
         return self.checked("endpos", LSN.parse)
 
 
-class SendOptions(ListenOptions, SlotOptions, ArchiveOptions):
+class SendOptions(ListenOptions, TLSOptions, SlotOptions, ArchiveOptions):
     """twistd walstream send"""
 
     synopsis = "--archive=DIR --listen=ENDPOINT [options]"
@@ -85,7 +86,7 @@ class SendOptions(ListenOptions, SlotOptions, ArchiveOptions):
     makes_archive = False
 
 
-class HubOptions(ListenOptions, SlotOptions, ReportOptions, CareOptions):
+class HubOptions(ListenOptions, TLSOptions, SlotOptions, ReportOptions, CareOptions):
     """twistd walstream hub"""
 
     synopsis = "--upstream=CONNINFO --archive=DIR --listen=ENDPOINT [options]"

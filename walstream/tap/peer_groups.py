@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
+from twisted.logger import Logger
 from twisted.python import usage
 
 from walstream.tap.group import CommandOptions
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ListenOptions", "UpstreamOptions"]
 
+_log = Logger()
+
 # libpq's variables that say where a server is; with one of them, --upstream may be left out.
 _PLACE_VARIABLES = ("PGHOST", "PGHOSTADDR", "PGSERVICE")
 
@@ -45,6 +49,13 @@ class UpstreamOptions(CommandOptions):
             None,
             "How to connect to the server: a URI or key=value string as libpq's tools take it. "
             "PG* variables and service files count too. A password is best kept in ~/.pgpass.",
+        ],
+        [
+            "password-file",
+            None,
+            None,
+            "A file with the password for the server in its first line, which nobody else may "
+            "read.",
         ],
         ["slot", "S", None, "The replication slot to stream from."],
         ["status-interval", "s", "10", "Seconds between status updates; 0: only when asked."],
@@ -87,16 +98,28 @@ class UpstreamOptions(CommandOptions):
         self.settings = self._receiver_settings()
 
     def _upstream(self) -> Upstream:
-        from walstream.upstream import parse_conninfo
+        from walstream.upstream import parse_conninfo, read_secret, secrets_in
 
         if self["upstream"] is None and not any(map(os.environ.get, _PLACE_VARIABLES)):
             raise usage.UsageError(
                 "--upstream is missing: say where the server is, such as "
                 "--upstream='host=db1 user=replicator', or set PGHOST"
             )
-        self["upstream"] = self["upstream"] or ""
-        upstream = self.checked("upstream", lambda text: parse_conninfo(text, os.environ))
-        return cast("Upstream", upstream)
+        text = self["upstream"] = self["upstream"] or ""
+        for name in secrets_in(text):
+            _log.warn(
+                "{name} is on the command line, where every user of this machine can see it (ps): "
+                "use --password-file, a password file (~/.pgpass) or a systemd credential",
+                name=name,
+            )
+        file = Path(self["password-file"]).absolute() if self["password-file"] else None
+        upstream = cast(
+            "Upstream",
+            self.checked("upstream", lambda text: parse_conninfo(text, os.environ, file)),
+        )
+        if file is not None:
+            self.checked("password-file", lambda _: read_secret(file, upstream.credentials))
+        return upstream
 
     def _receiver_settings(self) -> ReceiverSettings:
         from walstream.formats.lsn import LSN

@@ -63,6 +63,7 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 slot_care=options.slot_care,
                 control=options.control,
                 processes=options.processes,
+                tls=options.tls,
             )
         case HubOptions():
             return assembly.hub(
@@ -78,5 +79,6 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 slot_care=options.slot_care,
                 control=options.control,
                 processes=options.processes,
+                tls=options.tls,
             )
     raise AssertionError(f"no service for {options!r}")

@@ -2,6 +2,16 @@
 
 from walstream.upstream.conninfo import parse_conninfo
 from walstream.upstream.hosts import DEFAULT_PORT, UpstreamHost
+from walstream.upstream.private_file import read_secret
+from walstream.upstream.settings import secrets_in
 from walstream.upstream.upstream import TargetSessionAttrs, Upstream
 
-__all__ = ["DEFAULT_PORT", "TargetSessionAttrs", "Upstream", "UpstreamHost", "parse_conninfo"]
+__all__ = [
+    "DEFAULT_PORT",
+    "TargetSessionAttrs",
+    "Upstream",
+    "UpstreamHost",
+    "parse_conninfo",
+    "read_secret",
+    "secrets_in",
+]

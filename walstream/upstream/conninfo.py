@@ -20,13 +20,16 @@ from twisted.logger import Logger
 
 from walstream.errors import FormatError
 from walstream.protocols.login import Login
+from walstream.upstream.encryption import parse_encryption
 from walstream.upstream.home import home_directory, system_user
 from walstream.upstream.hosts import parse_hosts
 from walstream.upstream.policy import check_policy
+from walstream.upstream.private_file import credentials_directory
 from walstream.upstream.settings import CONNECTION_STRING, Settings, gather
 from walstream.upstream.upstream import TargetSessionAttrs, Upstream
+from walstream.wire.login_demands import ChannelBinding, LoginDemands, RequiredAuth
 
-__all__ = ["DEFAULT_APPLICATION_NAME", "DEFAULT_CONNECT_TIMEOUT", "parse_conninfo"]
+__all__ = ["CREDENTIAL", "DEFAULT_APPLICATION_NAME", "DEFAULT_CONNECT_TIMEOUT", "parse_conninfo"]
 
 #: Seconds. Twisted's own for a connection; a login is included here.
 DEFAULT_CONNECT_TIMEOUT = 30.0
@@ -34,6 +37,9 @@ DEFAULT_CONNECT_TIMEOUT = 30.0
 #: Nobody's name by accident: a receiver that reports its flush position becomes a synchronous
 #: standby where ``synchronous_standby_names`` lists it.
 DEFAULT_APPLICATION_NAME = "walstream"
+
+#: What systemd has to call the password (``LoadCredential=``) for it to be found untold.
+CREDENTIAL = "walstream.upstream.password"
 
 _TCP_OPTIONS = (
     "keepalives",
@@ -46,26 +52,53 @@ _TCP_OPTIONS = (
 _log = Logger()
 
 
-def parse_conninfo(text: str, environ: Mapping[str, str]) -> Upstream:
+def parse_conninfo(
+    text: str, environ: Mapping[str, str], password_file: Path | None = None
+) -> Upstream:
     """Read a connection string.
 
     :param environ: the environment, such as ``os.environ``.
+    :param password_file: a file with the password and nothing else. It wins over everything but
+        the string itself, which must not give one as well.
     :raises FormatError: naming the option, if something is wrong or can't be honoured.
     """
-    settings = gather(text, environ)
+    settings = _with_password_file(gather(text, environ), password_file)
     check_policy(settings)
     _warn_of_replication(settings)
+    credentials = credentials_directory(environ.get("CREDENTIALS_DIRECTORY"))
     return Upstream(
         hosts=parse_hosts(*(_value(settings, name) for name in ("host", "hostaddr", "port"))),
         account=_account(settings),
+        password_file=password_file or _credential(credentials),
+        credentials=credentials,
         passfile=Path(_value(settings, "passfile") or home_directory(environ) / ".pgpass"),
         wanted=_wanted(settings),
         shuffled=_shuffled(settings),
         connect_timeout=_connect_timeout(settings),
+        tls=parse_encryption(settings, environ),
         tcp_options={
             name: _integer(settings, name) for name in _TCP_OPTIONS if _value(settings, name)
         },
     )
+
+
+def _with_password_file(settings: Settings, password_file: Path | None) -> Settings:
+    password = settings.get("password")
+    if password_file is None or password is None or not password.value:
+        return settings
+    if password.origin == CONNECTION_STRING:
+        raise FormatError(
+            "there is a password in the connection string and another one in the password file "
+            f"{str(password_file)!r}: leave one of them out"
+        )
+    return {name: setting for name, setting in settings.items() if name != "password"}
+
+
+def _credential(credentials: Path | None) -> Path | None:
+    """The password that systemd gives to this service, if it does."""
+    if credentials is None or not (path := credentials / CREDENTIAL).is_file():
+        return None
+    return path
 
 
 def _warn_of_replication(settings: Settings) -> None:
@@ -91,7 +124,20 @@ def _account(settings: Settings) -> Login:
         or DEFAULT_APPLICATION_NAME,
         database=(database.value if database and in_string else "") or "replication",
         parameters=_parameters(settings),
+        demands=_demands(settings),
     )
+
+
+def _demands(settings: Settings) -> LoginDemands:
+    required = _value(settings, "require_auth")
+    try:
+        return LoginDemands(
+            RequiredAuth.parse(required) if required else None,
+            ChannelBinding(_value(settings, "channel_binding") or "prefer"),
+            _value(settings, "requirepeer") or None,
+        )
+    except FormatError as error:
+        raise FormatError(f"{error} ({settings['require_auth'].origin})") from None
 
 
 def _parameters(settings: Settings) -> dict[str, str]:

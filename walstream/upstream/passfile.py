@@ -7,30 +7,35 @@ no other file than one.
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from twisted.logger import Logger
 
+from walstream.errors import FormatError
 from walstream.upstream.hosts import DEFAULT_SOCKET_DIRECTORIES, UpstreamHost
+from walstream.upstream.private_file import read_private
 
 __all__ = ["find_password"]
 
 _log = Logger()
 
 
-def find_password(path: Path, host: UpstreamHost, database: str, user: str) -> str | None:
+def find_password(
+    path: Path, host: UpstreamHost, database: str, user: str, credentials: Path | None = None
+) -> str | None:
     """The password of the first line of *path* that fits; None if none does.
 
     A file that others may read is ignored with a warning, and one that isn't there silently:
     both as libpq does.
+
+    :param credentials: a directory whose files are private whatever their permissions.
     """
     name = host.name or host.address or ""
     if name in DEFAULT_SOCKET_DIRECTORIES:
         name = "localhost"
     wanted = (name, str(host.port), database, user)
-    for line in _lines(path):
+    for line in _lines(path, credentials):
         if line.startswith("#"):
             continue
         fields = list(_fields(line))
@@ -39,27 +44,15 @@ def find_password(path: Path, host: UpstreamHost, database: str, user: str) -> s
     return None
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path, credentials: Path | None) -> list[str]:
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            _log.warn("password file {path!r} is not a plain file: ignored", path=str(path))
-            return []
-        if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            _log.warn(
-                "password file {path!r} has group or world access: ignored; "
-                "permissions should be u=rw (0600) or less",
-                path=str(path),
-            )
-            return []
-        text = path.read_text("utf-8", "surrogateescape")
-        return [line.rstrip("\r") for line in text.split("\n")]
-    except OSError as error:
-        if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            _log.warn(
-                "password file {path!r} is ignored: {error}", path=str(path), error=str(error)
-            )
+        text = read_private(path, credentials).decode("utf-8", "surrogateescape")
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except (OSError, FormatError) as error:
+        _log.warn("password file is ignored: {error}", error=str(error))
+        return []
+    return [line.rstrip("\r") for line in text.split("\n")]
 
 
 def _fields(line: str) -> Iterator[str]:

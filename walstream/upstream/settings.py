@@ -6,6 +6,7 @@ service's definition, and that over the environment. Nothing here knows what an 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,10 +17,15 @@ from psycopg.conninfo import conninfo_to_dict
 from walstream.errors import FormatError
 from walstream.upstream.servicefile import find_service
 
-__all__ = ["CONNECTION_STRING", "Setting", "Settings", "gather"]
+__all__ = ["CONNECTION_STRING", "Setting", "Settings", "gather", "secrets_in"]
 
 #: The origin of what stands in the connection string itself.
 CONNECTION_STRING = "the connection string"
+
+
+_SECRETS = ("password", "sslpassword", "oauth_client_secret")
+# A password as an option, or before the host of a URI.
+_MAY_BE_SECRET = re.compile(r"pass|secret|://[^/?]*:[^/?]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +59,25 @@ def _connection_string(text: str) -> dict[str, Setting]:
     try:
         parsed = conninfo_to_dict(text)
     except (psycopg.Error, UnicodeError) as error:
-        words = str(error).strip()
+        words = _without_secrets(text, str(error).strip())
         raise FormatError(f"the connection string cannot be read: {words}") from None
     return {name: Setting(str(value), CONNECTION_STRING) for name, value in parsed.items()}
+
+
+def secrets_in(text: str) -> list[str]:
+    """The options in a connection string whose values are nobody else's business."""
+    try:
+        parsed = _connection_string(text)
+    except FormatError:
+        return []
+    return [name for name in _SECRETS if name in parsed and parsed[name].value]
+
+
+def _without_secrets(text: str, words: str) -> str:
+    """libpq's words for a mistake quote the place, which may be a part of a password."""
+    if _MAY_BE_SECRET.search(text) is None:
+        return words
+    return re.sub(r'"[^\n]*"', '"…" (not shown, since there is a password in it)', words)
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, Setting]:

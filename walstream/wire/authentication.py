@@ -1,32 +1,32 @@
-"""A client's side of password authentication: cleartext, md5 and SCRAM-SHA-256.
+"""A client's side of authentication: trust, cleartext, md5 and SCRAM-SHA-256, with and without TLS.
 
-Source: PostgreSQL's documentation, "Message Flow", Start-up, and "SASL Authentication". The SCRAM
-computations are the scramp library's; what is seen to here is that no server can make us work for
-long, get the password twice, or be believed unproved. Where a password comes from is not known
-here.
+Source: PostgreSQL's documentation, "Message Flow", Start-up, and libpq's ``pg_fe_sendauth`` and
+``check_expected_areq``, whose words those of a refusal are. What is seen to here is that no server
+is told more than the user allows, gets the password twice, or is believed unproved. Where a
+password comes from is not known here, and neither is how TLS is done.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from typing import Final
 
-from scramp import ScramClient, ScramException
-
-from walstream.errors import CommandError, ProtocolViolation
+from walstream.errors import CommandError, ProtocolViolation, ServerNotTrusted
 from walstream.wire.fields import FieldReader, text
+from walstream.wire.login_demands import NO_DEMANDS, SCRAM, ChannelBinding, LoginDemands
 from walstream.wire.messages import (
     AuthenticationCode,
     password_message,
     sasl_initial_response,
     sasl_response,
 )
+from walstream.wire.scram_client import ScramClientExchange, iterations_asked
+from walstream.wire.scram_server import MECHANISM_PLUS
+from walstream.wire.scram_verifier import MECHANISM
 
 __all__ = ["PasswordExchange"]
 
-_MECHANISM: Final = "SCRAM-SHA-256"
 _SUPPORTED: Final = "supported are trust, password, md5 and scram-sha-256"
 _UNSUPPORTED: Final[Mapping[int, str]] = {
     AuthenticationCode.KERBEROS_V5: "Kerberos V5",
@@ -34,68 +34,144 @@ _UNSUPPORTED: Final[Mapping[int, str]] = {
     AuthenticationCode.GSS_CONTINUE: "GSSAPI",
     AuthenticationCode.SSPI: "SSPI",
 }
+# libpq's words for what a server asked for.
+_REQUESTED: Final[Mapping[int, str]] = {
+    AuthenticationCode.CLEARTEXT_PASSWORD: "a cleartext password",
+    AuthenticationCode.MD5_PASSWORD: "a hashed password",
+    AuthenticationCode.GSS: "GSSAPI authentication",
+    AuthenticationCode.GSS_CONTINUE: "GSSAPI authentication",
+    AuthenticationCode.SSPI: "SSPI authentication",
+    **dict.fromkeys(
+        (
+            AuthenticationCode.SASL,
+            AuthenticationCode.SASL_CONTINUE,
+            AuthenticationCode.SASL_FINAL,
+        ),
+        "SASL authentication",
+    ),
+}
+_SASL: Final = frozenset(
+    {AuthenticationCode.SASL, AuthenticationCode.SASL_CONTINUE, AuthenticationCode.SASL_FINAL}
+)
 _MD5_SALT_SIZE: Final = 4
 
-# RFC 7677 asks for 4096 iterations at least, which is PostgreSQL's default too. A million takes
-# the better part of a second, during which the reactor stands still.
-_FEWEST_ITERATIONS: Final = 4096
-_MOST_ITERATIONS: Final = 1_000_000
-_ITERATIONS: Final = re.compile(rb"(?:^|,)i=([0-9]+)(?:,|$)")
-# About as long as any authentication message that PostgreSQL takes (PG_MAX_AUTH_TOKEN_LENGTH).
-_LONGEST_MESSAGE: Final = 64 * 1024
-
-# PostgreSQL takes the user from the startup packet and ignores the name in a SCRAM message; scramp
-# follows RFC 5802 and does not let it be empty.
-_NO_NAME: Final = "*"
+# More than libpq's limit of an Authentication message, which the reader of messages sees to.
+_LONGEST_MESSAGE: Final = 2_000
+_MOST_MECHANISMS: Final = 20
+# Iterations that take a few milliseconds: above, the work is for a thread.
+_QUICK: Final = 10_000
+# In place of a certificate's hash, where none is sent anyway.
+_NO_HASH: Final = b"\0"
 
 
 class PasswordExchange:
     """Answers a server's Authentication messages; one is good for one connection.
 
+    Without demands, libpq's defaults hold, but for one thing: a password is sent as it is only to
+    a server whose certificate was verified.
+
     :param password: None if none is known.
     :param nonce: what makes a SCRAM exchange unique; random unless given, as a test does.
+    :ivar weakness: what the user should know of how the password was sent; None: nothing.
     """
 
-    def __init__(self, user: str, password: str | None, *, nonce: str | None = None) -> None:
+    def __init__(
+        self,
+        user: str,
+        password: str | None,
+        demands: LoginDemands = NO_DEMANDS,
+        *,
+        nonce: str | None = None,
+    ) -> None:
+        self.weakness: str | None = None
         self._user = user
         self._password = password
+        self._demands = demands
         self._nonce = nonce
+        self._is_encrypted = self._is_verified = False
+        self._end_point: bytes | None = None
         self._asked = False
-        self._scram: _ScramExchange | None = None
+        self._scram: ScramClientExchange | None = None
+
+    def over_tls(self, end_point: bytes | None, *, verified: bool) -> None:
+        """The connection is encrypted. To be told before the first message.
+
+        :param end_point: the hash of the server's certificate (``tls-server-end-point``, RFC
+            5929); None if it has none, as one signed by Ed25519.
+        :param verified: whether the certificate was verified (``sslmode=verify-ca`` or more).
+        """
+        self._is_encrypted, self._end_point, self._is_verified = True, end_point, verified
+
+    def is_laborious(self, code: int, data: bytes) -> bool:
+        """Whether `respond` takes long enough to be called in a thread."""
+        return code == AuthenticationCode.SASL_CONTINUE and iterations_asked(data) > _QUICK
 
     def respond(self, code: int, data: bytes) -> bytes | None:
         """The message that answers an Authentication message; None if it wants no answer.
 
         :param code: see `AuthenticationCode`.
         :param data: what follows the code in the message.
+        :raises ServerNotTrusted: if the server asks for what it must not have, or does not prove
+            what it has to.
         :raises CommandError: when a password is asked for and none is known (28P01), and when the
             server asks for what is not supported (28000).
-        :raises ProtocolViolation: when the server breaks the protocol, asks for too much, or does
-            not prove that it knows the password.
+        :raises ProtocolViolation: when the server breaks the protocol, or asks for too much work.
         """
         if len(data) > _LONGEST_MESSAGE:
             raise ProtocolViolation(f"authentication message of {len(data)} bytes is too long")
+        self._check_required(code)
+        self._check_channel_binding(code)
         match code:
             case AuthenticationCode.OK:
-                self._accepted()
                 return None
             case AuthenticationCode.CLEARTEXT_PASSWORD:
-                return password_message(_encoded(self._reveal()))
+                return password_message(self._cleartext())
             case AuthenticationCode.MD5_PASSWORD:
                 return password_message(self._md5(data))
             case AuthenticationCode.SASL:
                 return self._scram_begin(data)
             case AuthenticationCode.SASL_CONTINUE:
-                return self._scram_begun().proof(data)
+                return sasl_response(self._scram_begun().proof(data))
             case AuthenticationCode.SASL_FINAL:
                 self._scram_begun().verify(data)
                 return None
         raise _unsupported(_UNSUPPORTED.get(code, f"method number {code}"))
 
-    def _accepted(self) -> None:
-        # A server that cannot sign a SCRAM exchange could skip its end and say that all is well.
-        if self._scram is not None and not self._scram.verified:
-            raise ProtocolViolation("the server did not prove that it knows the password")
+    # What the user demands, as libpq's `check_expected_areq`.
+
+    def _check_required(self, code: int) -> None:
+        required = self._demands.required
+        if code == AuthenticationCode.OK:
+            # Also a server that cannot sign a SCRAM exchange could skip its end, and say that all
+            # is well. libpq lets it, unless told to require SCRAM.
+            if self._scram is not None and not self._scram.verified:
+                raise ServerNotTrusted("the server did not prove that it knows the password")
+            if required is not None and required.exchange and not self._asked:
+                raise self._not_as_required("server did not complete authentication")
+        elif required is not None and not required.allows(code):
+            requested = _REQUESTED.get(code, "an unknown authentication type")
+            raise self._not_as_required(f"server requested {requested}")
+
+    def _check_channel_binding(self, code: int) -> None:
+        if self._demands.channel_binding is not ChannelBinding.REQUIRE or code in _SASL:
+            return
+        if code != AuthenticationCode.OK:
+            raise ServerNotTrusted(
+                "channel binding required but not supported by server's authentication request"
+            )
+        if self._scram is None or not self._scram.is_bound:
+            raise ServerNotTrusted(
+                "channel binding required, but server authenticated client without channel binding"
+            )
+
+    def _not_as_required(self, reason: str) -> ServerNotTrusted:
+        required = self._demands.required
+        assert required is not None, "or nothing could fail it"
+        return ServerNotTrusted(
+            f'authentication method requirement "{required.text}" failed: {reason}'
+        )
+
+    # The methods.
 
     def _reveal(self) -> str:
         # Once: a server that asks again may be after the password in a weaker form.
@@ -106,79 +182,83 @@ class PasswordExchange:
             raise CommandError(
                 "28P01",
                 "the server asks for a password, and none is known: "
-                "give one in the connection string, in PGPASSWORD or in a password file",
+                "give one by --password-file, in a password file or in PGPASSWORD",
             )
         return self._password
+
+    def _cleartext(self) -> bytes:
+        if not (self._is_verified or self._demands.allows_cleartext_anywhere):
+            raise ServerNotTrusted(
+                "the server asks for the password in cleartext, and it is not known whose server "
+                "it is: use sslmode=verify-full, or allow it by require_auth=password"
+            )
+        return _encoded(self._reveal())
 
     def _md5(self, salt: bytes) -> bytes:
         if len(salt) != _MD5_SALT_SIZE:
             raise ProtocolViolation(f"md5 salt of {len(salt)} bytes instead of {_MD5_SALT_SIZE}")
         inner = _md5_hex(_encoded(self._reveal()) + _encoded(self._user))
+        if self._demands.required is None and not self._is_verified:
+            self.weakness = (
+                "the server asked for the password by md5, from which it can be guessed: change it "
+                "to scram-sha-256 there and say require_auth=scram-sha-256 here, or say "
+                "require_auth=md5 if md5 is meant"
+            )
         return b"md5" + _md5_hex(inner + salt)
 
     def _scram_begin(self, data: bytes) -> bytes:
-        offered = _mechanisms(data)
-        if _MECHANISM not in offered:
-            raise _unsupported(f"SASL by {', '.join(offered) or 'no mechanism at all'}")
-        self._scram = _ScramExchange(self._reveal(), self._nonce)
-        return sasl_initial_response(_MECHANISM, self._scram.first())
+        mechanism = self._choose(_mechanisms(data))
+        binds = self._is_encrypted and (self._demands.channel_binding is not ChannelBinding.DISABLE)
+        # Where there is nothing to bind to, the server learns from us that it did not offer to.
+        end_point = (self._end_point or _NO_HASH) if binds else None
+        self._scram = ScramClientExchange(mechanism, self._reveal(), end_point, self._nonce)
+        return sasl_initial_response(mechanism, self._scram.first())
 
-    def _scram_begun(self) -> _ScramExchange:
+    def _choose(self, offered: list[str]) -> str:
+        """Which mechanism to use, as libpq's ``pg_SASL_init`` does."""
+        wanted = self._demands.channel_binding
+        if wanted is ChannelBinding.REQUIRE and not self._is_encrypted:
+            raise ServerNotTrusted("channel binding required, but SSL not in use")
+        if MECHANISM_PLUS in offered and not self._is_encrypted:
+            # Somebody between us has taken TLS away.
+            raise ServerNotTrusted(
+                f"server offered {MECHANISM_PLUS} authentication over a non-SSL connection"
+            )
+        if MECHANISM_PLUS in offered and wanted is not ChannelBinding.DISABLE:
+            if self._end_point is None:
+                raise ServerNotTrusted(
+                    "channel binding is not possible with the server's certificate, whose "
+                    "signature has no hash: use another one, or channel_binding=disable"
+                )
+            chosen = MECHANISM_PLUS
+        elif MECHANISM in offered:
+            chosen = MECHANISM
+        else:
+            raise _unsupported(f"SASL by {', '.join(offered) or 'no mechanism at all'}")
+        required = self._demands.required
+        if required is not None and SCRAM not in required.methods:
+            raise self._not_as_required(f"server requested {chosen} authentication")
+        if wanted is ChannelBinding.REQUIRE and chosen != MECHANISM_PLUS:
+            raise ServerNotTrusted(
+                "channel binding is required, but server did not offer an authentication method "
+                "that supports channel binding"
+            )
+        return chosen
+
+    def _scram_begun(self) -> ScramClientExchange:
         if self._scram is None:
             raise ProtocolViolation("the server continues a SASL exchange that was not begun")
         return self._scram
 
 
-class _ScramExchange:
-    # One SCRAM-SHA-256 exchange. scramp itself refuses steps that come out of their order.
-
-    def __init__(self, password: str, nonce: str | None) -> None:
-        try:
-            self._client = ScramClient([_MECHANISM], _NO_NAME, password, c_nonce=nonce)
-        except ScramException:
-            # A password that SASLprep does not allow is used as it is ("SASL Authentication").
-            self._client = ScramClient([_MECHANISM], _NO_NAME, "", c_nonce=nonce)
-            self._client.password = _encoded(password)
-        self.verified = False
-
-    def first(self) -> bytes:
-        return bytes(self._client.get_client_first(), "ascii")
-
-    def proof(self, server_first: bytes) -> bytes:
-        _check_iterations(server_first)
-        try:
-            self._client.set_server_first(_ascii(server_first))
-            return sasl_response(bytes(self._client.get_client_final(), "ascii"))
-        except ScramException as error:
-            raise _unacceptable(error) from error
-
-    def verify(self, server_final: bytes) -> None:
-        try:
-            self._client.set_server_final(_ascii(server_final))
-        except ScramException as error:
-            raise _unacceptable(error) from error
-        self.verified = True
-
-
-def _check_iterations(server_first: bytes) -> None:
-    # A message without a count is left to scramp, which refuses it.
-    match = _ITERATIONS.search(server_first)
-    if match is None:
-        return
-    # Nine digits are more than enough to be too many, and cheap to read.
-    count = int(match[1][:9])
-    if not _FEWEST_ITERATIONS <= count <= _MOST_ITERATIONS:
-        raise ProtocolViolation(
-            f"the server asks for {count} SCRAM iterations; {_FEWEST_ITERATIONS} to "
-            f"{_MOST_ITERATIONS} are accepted (its scram_iterations when the password was set)"
-        )
-
-
 def _mechanisms(data: bytes) -> list[str]:
     reader = FieldReader(data)
-    names = []
+    names: list[str] = []
     while name := reader.cstring():
-        names.append(text(name))
+        names.append(ascii(text(name))[1:-1])
+        if len(names) > _MOST_MECHANISMS:
+            raise ProtocolViolation(f"the server offers more than {_MOST_MECHANISMS} mechanisms")
+    reader.end()
     return names
 
 
@@ -190,18 +270,7 @@ def _encoded(value: str) -> bytes:
     return value.encode("utf-8", "surrogateescape")
 
 
-def _ascii(message: bytes) -> str:
-    try:
-        return message.decode("ascii")
-    except UnicodeDecodeError as error:
-        raise ProtocolViolation("SCRAM message is not ASCII") from error
-
-
 def _unsupported(method: str) -> CommandError:
     return CommandError(
         "28000", f"the server asks for authentication by {method}; {_SUPPORTED} (see pg_hba.conf)"
     )
-
-
-def _unacceptable(error: ScramException) -> ProtocolViolation:
-    return ProtocolViolation(f"the server's SCRAM exchange is not acceptable: {error}")

@@ -99,9 +99,10 @@ _GREETING: Final = 2_000 - _LENGTH_SIZE  # libpq, before authentication
 # PostgreSQL believes a gigabyte for the types below, which one hostile peer could make us hold.
 # The longest that replication has a use for is far shorter: a client's Query is a command of some
 # hundred bytes and its CopyData 34 or 64 KiB (UPLOAD_MANIFEST), a server's CopyData 128 KiB, or
-# 8 MiB in the form of January 2010.
+# 8 MiB in the form of January 2010; all of a history file is one DataRow.
 _LONG_FROM_CLIENT: Final = 1 << 20
-_LONG_FROM_SERVER: Final = 1 << 24
+_LONG_FROM_SERVER: Final = 1 << 20
+_LONGEST_COPY_DATA: Final = 1 << 24
 
 _LONG_FRONTEND: Final = frozenset(
     {Frontend.QUERY, Frontend.COPY_DATA, Frontend.PARSE, Frontend.BIND, Frontend.FUNCTION_CALL}
@@ -110,7 +111,6 @@ _LONG_BACKEND: Final = frozenset(
     {
         Backend.ROW_DESCRIPTION,
         Backend.DATA_ROW,
-        Backend.COPY_DATA,
         Backend.FUNCTION_CALL_RESPONSE,
         Backend.ERROR_RESPONSE,
         Backend.NOTICE_RESPONSE,
@@ -137,6 +137,8 @@ def authentication_limit(kind: int) -> int:
 
 def backend_limit(kind: int) -> int:
     """The longest body, in bytes, of a server's message after AuthenticationOk."""
+    if kind == Backend.COPY_DATA:
+        return _LONGEST_COPY_DATA
     return _LONG_FROM_SERVER if kind in _LONG_BACKEND else _PLAUSIBLE
 
 

@@ -14,7 +14,7 @@ from enum import Enum, IntEnum
 from typing import Final
 
 from walstream.errors import ServerError
-from walstream.wire.fields import FieldReader, cstring, text
+from walstream.wire.fields import FieldReader, cstring, shown, text
 from walstream.wire.frames import frame
 
 __all__ = [
@@ -281,7 +281,7 @@ def copy_fail(reason: str) -> bytes:
 
 
 def parse_error(body: bytes) -> ServerError:
-    """An ErrorResponse or a NoticeResponse; fields of unknown codes are skipped."""
+    """An ErrorResponse or a NoticeResponse, for people; fields of unknown codes are skipped."""
     fields = _parse_fields(body)
     return ServerError(
         fields.get("V") or fields.get("S", "ERROR"),
@@ -296,7 +296,7 @@ def _parse_fields(body: bytes) -> dict[str, str]:
     reader = FieldReader(body)
     fields: dict[str, str] = {}
     while code := reader.byte():
-        fields[chr(code)] = text(reader.cstring())
+        fields[chr(code)] = shown(reader.cstring())
     return fields
 
 
@@ -325,9 +325,9 @@ def _parse_value(reader: FieldReader) -> bytes | None:
 
 
 def parse_parameter_status(body: bytes) -> tuple[str, str]:
-    """A parameter's name and value."""
+    """A parameter's name and value, for people."""
     reader = FieldReader(body)
-    name, value = text(reader.cstring()), text(reader.cstring())
+    name, value = shown(reader.cstring()), shown(reader.cstring())
     reader.end()
     return name, value
 

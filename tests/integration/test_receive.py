@@ -128,12 +128,13 @@ def test_it_logs_in_by_each_method(clusters: Clusters, tmp_path: Path) -> None:
         primary.reload()
         archive = tmp_path / method
         log = tmp_path / f"{method}.log"
-        with receive(primary, archive, log=log, user="walstream", password="Sésame") as walstream:
+        login = {"user": "walstream", "require_auth": method}
+        with receive(primary, archive, log=log, password="Sésame", **login) as walstream:
             walstream.await_text("starting log streaming")
             assert walstream.stop() == 0
         wrong = tmp_path / f"{method}-wrong.log"
         with receive(
-            primary, archive, "--no-loop", log=wrong, user="walstream", password="wrong"
+            primary, archive, "--no-loop", log=wrong, password="wrong", **login
         ) as walstream:
             assert walstream.wait() == 1
             assert "password authentication failed" in walstream.text

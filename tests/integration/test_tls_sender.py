@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import socket
+import subprocess
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from tests.certificates import Authority
-from tests.integration.tls import SSL_REQUEST, STARTUP, give_tls, handshake, raw, small_archive
+from tests.certificates import Authority, Issued
+from tests.integration.load import (
+    await_segments,
+    finished_segments,
+    identical,
+    pg_receivewal,
+    pgbench,
+    prepare_pgbench,
+)
+from tests.integration.test_hub import have_the_same_rows
+from tests.integration.tls import (
+    SSL_REQUEST,
+    STARTUP,
+    give_tls,
+    handshake,
+    raw,
+    said,
+    small_archive,
+)
 from tests.servers import Clusters, on_versions
-from tests.servers.daemon import Serving
+from tests.servers.daemon import Serving, wait_until
 
 
 @pytest.fixture
@@ -18,7 +41,7 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "authority")
 
 
-@on_versions(17, 18)
+@on_versions(17)
 def test_ways_into_tls(clusters: Clusters, tmp_path: Path, authority: Authority) -> None:
     """Every opening ends as it does with a real server: SSLRequest or not, and each ALPN."""
     issued = authority.issue("localhost", "localhost", "127.0.0.1")
@@ -48,3 +71,188 @@ def test_ways_into_tls(clusters: Clusters, tmp_path: Path, authority: Authority)
     )
     assert all(words in sender.text for words in refused)
     assert "SSL enabled (protocol=TLSv1.3, cipher=TLS_AES_256_GCM_SHA384, bits=256)" in sender.text
+
+
+def tls_options(issued: Issued) -> tuple[str | Path, ...]:
+    """How to offer TLS."""
+    return ("--tls-certificate", issued.certificate, "--tls-key", issued.key)
+
+
+@on_versions(15, 18)
+def test_negotiation_with_us(clusters: Clusters, tmp_path: Path, authority: Authority) -> None:
+    """Every version's pg_receivewal, in every mode, comes in as it does at a real server."""
+    issued = authority.issue("localhost", "localhost", "127.0.0.1")
+    primary = clusters.primary(settings={"log_connections": "on"})
+    archive = small_archive(tmp_path / "archive")
+    ways = ["postgres"] if clusters.installation.major < 17 else ["postgres", "direct"]
+    modes = ("disable", "allow", "prefer", "require", "verify-full")
+    for options in ((), tls_options(issued)):
+        if options:
+            give_tls(primary, issued)
+            primary.restart()
+        log = tmp_path / f"log-{len(options)}"
+        with Serving("send", "-D", archive, *options, log=log) as sender:
+            for mode in modes:
+                for way in ways:
+                    common = {"sslmode": mode, "sslrootcert": str(authority.certificate)}
+                    if way == "direct":
+                        common["sslnegotiation"] = way
+                    theirs = drop_slot(clusters, primary.conninfo(**common))
+                    ours = drop_slot(clusters, sender.conninfo(**common))
+                    assert ours == theirs, (mode, way)
+            authorized = [line for line in sender.text.splitlines() if "authorized" in line]
+        encrypted = [line for line in primary.log.read_text().splitlines() if "SSL enabled" in line]
+        theirs_encrypted, ours_encrypted = len(encrypted), sum("SSL" in line for line in authorized)
+        assert ours_encrypted == theirs_encrypted
+        assert bool(ours_encrypted) is bool(options)
+
+
+def drop_slot(clusters: Clusters, conninfo: str) -> str:
+    """What pg_receivewal says in the end when it is to drop a slot that there is not."""
+    tool = clusters.installation.tool("pg_receivewal")
+    command: list[str | Path] = [tool, "-d", conninfo, "--drop-slot", "-S", "none"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    last = done.stderr.strip().splitlines()[-1]
+    return last.rpartition(" failed: ")[2]
+
+
+@on_versions(15, 18)
+def test_all_the_way(clusters: Clusters, tmp_path: Path, authority: Authority) -> None:
+    """Primary, hub, standby and pg_receivewal, encrypted and verified at each step, under load."""
+    issued = authority.issue("localhost", "localhost", "127.0.0.1")
+    primary = clusters.primary(settings={"wal_keep_size": "1GB"})
+    give_tls(primary, issued)
+    primary.allow("hostssl all,replication all 127.0.0.1/32 trust")
+    primary.restart()
+    prepare_pgbench(primary)
+    trust = {"sslmode": "verify-full", "sslrootcert": str(authority.certificate)}
+    archive, copy = tmp_path / "archive", tmp_path / "copy"
+    upstream = primary.conninfo(**trust)
+    options = ("-d", upstream, "-D", archive, *tls_options(issued))
+    root = clusters.all[0].directory / "tls-root.crt"
+    shutil.copy(authority.certificate, root)
+    root.chmod(0o644)
+    with Serving("hub", *options, log=tmp_path / "log") as relay:
+        relay.await_text("starting log streaming")
+        through = relay.conninfo(sslmode="verify-full", sslrootcert=str(root))
+        standby = clusters.standby(primary, f"{through} application_name=standby")
+        with pgbench(primary), pg_receivewal(clusters.installation, copy, through) as client:
+            await_segments(copy, 4)
+            identical(archive, copy, 4)
+            client.send_signal(signal.SIGINT)
+            assert client.wait(10) == 0
+        have_the_same_rows(primary, standby)
+        ssl = primary.query(
+            "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_replication USING (pid)"
+            " WHERE application_name = 'walstream'"
+        )
+        assert ssl == [(True,)]
+        assert relay.text.count("SSL enabled (protocol=TLSv1.3") == 2
+        assert relay.stop() == 0
+    assert "shut down" in relay.text
+
+
+def test_a_client_that_does_not_read(
+    clusters: Clusters, tmp_path: Path, authority: Authority
+) -> None:
+    """It costs a constant, and nobody else's time; when it reads on, it gets all."""
+    primary = clusters.primary(wal_segment_size=16, settings={"wal_keep_size": "4GB"})
+    archive, copy, second = (tmp_path / name for name in ("archive", "copy", "second"))
+    issued = authority.issue("localhost", "127.0.0.1")
+    with pg_receivewal(clusters.installation, archive, primary.conninfo()):
+        for _ in range(12):
+            primary.query("SELECT pg_logical_emit_message(false, 'a', repeat('b', 15000000))")
+        primary.query("SELECT pg_switch_wal()")
+        await_segments(archive, 10)
+    with Serving("send", "-D", archive, *tls_options(issued), log=tmp_path / "log") as sender:
+        conninfo = sender.conninfo(sslmode="require")
+        begin = finished_segments(archive)[0]
+        for directory in (copy, second):
+            directory.mkdir(mode=0o700)
+            shutil.copy(archive / begin, directory)
+        with pg_receivewal(clusters.installation, copy, conninfo) as client:
+            sender.await_text("authorized")
+            await_segments(copy, 2)
+            client.send_signal(signal.SIGSTOP)
+            before = sender.memory()
+            with pg_receivewal(clusters.installation, second, conninfo):
+                identical(archive, second, 10)
+            assert sender.memory() - before < 8 << 20
+            client.send_signal(signal.SIGCONT)
+            identical(archive, copy, 10)
+        assert sender.stop() == 0
+
+
+def test_client_certificates(clusters: Clusters, tmp_path: Path, authority: Authority) -> None:
+    """Who shows one gets as far with it as at a real server; who shows none comes in."""
+    server = authority.issue("localhost", "127.0.0.1", stem="server")
+    stranger = Authority(tmp_path, "stranger")
+    good, gone = authority.issue("good"), authority.issue("gone")
+    revoked = authority.revoke(gone)
+    shown = [good, gone, authority.issue("late", expired=True), stranger.issue("false")]
+    primary = clusters.primary()
+    give_tls(primary, server, authority, revoked)
+    primary.restart()
+    archive = small_archive(tmp_path / "archive")
+    options = ("--tls-ca", authority.certificate, "--tls-crl", revoked)
+    with Serving(
+        "send", "-D", archive, *tls_options(server), *options, log=tmp_path / "log"
+    ) as sender:
+        for version in ("TLSv1.2", "TLSv1.3"):
+            for each in (None, *shown):
+                common = {"sslmode": "require", "ssl_max_protocol_version": version}
+                if each is not None:
+                    common |= {"sslcert": str(each.certificate), "sslkey": str(each.key)}
+                theirs, ours = said(primary.conninfo(**common)), said(sender.conninfo(**common))
+                assert ours.rpartition(": ")[2] == theirs.rpartition(": ")[2], (version, each)
+                assert bool(theirs) is (each not in (None, good))
+        for words in ("certificate revoked", "certificate has expired", "unable to get local"):
+            assert words in sender.text
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_new_certificate(tmp_path: Path, authority: Authority, processes: str) -> None:
+    """SIGHUP: new connections have it, streams go on; a wrong one changes nothing, loudly."""
+    archive = small_archive(tmp_path / "archive")
+    issued = authority.issue("first", "127.0.0.1", stem="server")
+    trust = {"sslmode": "verify-full", "sslrootcert": str(authority.certificate)}
+    options = (*tls_options(issued), "--processes", processes)
+    with Serving("send", "-D", archive, *options, log=tmp_path / "log") as sender:
+
+        def serial() -> int:
+            """Of the certificate that a new connection is shown."""
+            command = f"openssl s_client -connect 127.0.0.1:{sender.port} -starttls postgres"
+            pipe = f"{command} </dev/null 2>/dev/null | openssl x509 -noout -serial"
+            with os.popen(pipe) as output:
+                return int(output.read().strip().removeprefix("serial="), 16)
+
+        with psycopg.connect(
+            sender.conninfo(**trust), replication="true", autocommit=True
+        ) as connection:
+            assert serial() == issued.x509.serial_number
+            renewed = authority.issue("second", "127.0.0.1", stem="server")
+            os.kill(sender.process.pid, signal.SIGHUP)
+            wait_until(lambda: serial() == renewed.x509.serial_number, "the new one")
+            issued.key.write_text("nonsense")
+            os.kill(sender.process.pid, signal.SIGHUP)
+            sender.await_text("TLS was not reloaded, the old certificate stays in force")
+            assert serial() == renewed.x509.serial_number
+            assert said(sender.conninfo(**trust)) == ""
+            result = connection.pgconn.exec_(b"IDENTIFY_SYSTEM")
+            assert result.status == psycopg.pq.ExecStatus.TUPLES_OK
+        assert sender.stop() == 0
+
+
+def test_in_the_middle_of_it(tmp_path: Path, authority: Authority) -> None:
+    """A handshake that does not end costs its time, and nobody else's; half of one, nothing."""
+    archive = small_archive(tmp_path / "archive")
+    issued = authority.issue("localhost", "127.0.0.1")
+    with Serving("send", "-D", archive, *tls_options(issued), log=tmp_path / "log") as sender:
+        waiting = [socket.create_connection(("127.0.0.1", sender.port)) for _ in range(120)]
+        for number, each in enumerate(waiting):
+            each.sendall(b"\x16\x03\x01" if number % 2 else SSL_REQUEST)
+        assert said(sender.conninfo(sslmode="require")) == ""
+        for each in waiting:
+            each.close()
+        assert said(sender.conninfo(sslmode="require")) == ""
+        assert sender.stop() == 0

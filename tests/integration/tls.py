@@ -14,11 +14,28 @@ from tests.unit.archives import BUILT, SIZE, record_wal
 from walstream.embedded import Cluster
 from walstream.wire.startup import startup_message
 
-__all__ = ["GSSENC_REQUEST", "SSL_REQUEST", "give_tls", "handshake", "raw", "said", "small_archive"]
+__all__ = [
+    "GSSENC_REQUEST",
+    "SSL_REQUEST",
+    "Known",
+    "give_tls",
+    "handshake",
+    "raw",
+    "said",
+    "small_archive",
+]
 
 SSL_REQUEST = bytes.fromhex("00000008 04D2162F")
 GSSENC_REQUEST = bytes.fromhex("00000008 04D21630")
 STARTUP = startup_message({"user": "postgres", "replication": "true"})
+
+
+class Known:
+    """A certificate and its key, by the beginning of their files' names."""
+
+    def __init__(self, stem: Path) -> None:
+        self.certificate = stem.with_suffix(".crt")
+        self.key = stem.with_suffix(".key")
 
 
 def small_archive(directory: Path, segments: int = 4) -> Path:
@@ -31,7 +48,7 @@ def small_archive(directory: Path, segments: int = 4) -> Path:
 
 def give_tls(
     cluster: Cluster,
-    issued: Issued,
+    issued: Issued | Known,
     authority: Authority | None = None,
     revoked: Path | None = None,
 ) -> dict[str, str]:
@@ -42,7 +59,7 @@ def give_tls(
 
 
 def cluster_files(
-    cluster: Cluster, issued: Issued, authority: Authority | None, revoked: Path | None
+    cluster: Cluster, issued: Issued | Known, authority: Authority | None, revoked: Path | None
 ) -> dict[str, str]:
     """Copies that the server's user may read."""
     files = {"ssl_cert_file": issued.certificate, "ssl_key_file": issued.key}

@@ -43,16 +43,18 @@ class HostileCase(SynchronousTestCase):
         self.clock = Clock()
         self.transport = FlowTransport(clock=self.clock)
         self.client = StreamClient(Login("alice", "sesame"), Dialect.MODERN, self.clock, 60.0)
-        self.jobs: list[tuple[Deferred[Any], Callable[[], Any]]] = []
+        self.jobs: list[tuple[Deferred[bytes | None], Callable[[], bytes | None]]] = []
         self.client.in_thread = self.in_thread  # type: ignore[method-assign]
         self.transport.connect(self.client)
         self.server = ScriptedPeer(self.transport, plays="server")
         self.server.expect_startup({"user": "alice"})
 
-    def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+    def in_thread(
+        self, function: Callable[[int, bytes], bytes | None], code: int, data: bytes
+    ) -> Deferred[bytes | None]:
         """A thread that is as slow as a test wants it."""
-        result: Deferred[Any] = Deferred()
-        self.jobs.append((result, lambda: function(*arguments)))
+        result: Deferred[bytes | None] = Deferred()
+        self.jobs.append((result, lambda: function(code, data)))
         return result
 
     def finish_job(self) -> None:
@@ -101,10 +103,12 @@ class LoginTests(HostileCase):
 
     def test_given_up_meanwhile(self) -> None:
         """When the work is done, nobody wants it."""
-        self.begin_scram(100_000)
-        self.client.abort(Disconnected("it took too long"))
-        self.finish_job()
-        self.assertIsInstance(self.given_up(), Disconnected)
+        for end in (StreamClient.abort, StreamClient.close):
+            self.setUp()
+            self.begin_scram(100_000)
+            end(self.client, Disconnected("it took too long"))
+            self.finish_job()
+            self.assertIsInstance(self.given_up(), Disconnected)
 
     def test_work_that_fails(self) -> None:
         """The server's mistake, or ours."""

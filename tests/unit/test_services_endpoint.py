@@ -19,12 +19,14 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from tests.unit.log_capture import capture_log
 from tests.unit.upstream_server import Network, upstream
 from walstream.errors import Disconnected
 from walstream.protocols.client import ReplicationClient
 from walstream.protocols.login import Login
 from walstream.services.endpoint import UpstreamAddress, UpstreamEndpoint
 from walstream.upstream import TargetSessionAttrs, Upstream, UpstreamHost
+from walstream.wire.messages import authentication_md5, authentication_ok, ready_for_query
 
 
 class ClientFactory(Factory):
@@ -187,6 +189,24 @@ class HostsTests(EndpointCase):
         self.network.accept()
         address = UpstreamAddress(UpstreamHost("10.0.0.1"), login)
         self.assertEqual(self.factory.addresses, [address])
+
+    def test_a_weak_login(self) -> None:
+        """That a server takes a password badly is said, once for each endpoint."""
+        log = capture_log(self)
+        account = Login("me", "sesame")
+        endpoint = UpstreamEndpoint(
+            self.network.reactor, Upstream((UpstreamHost("10.0.0.1"),), account)
+        )
+        for _ in range(2):
+            connecting = endpoint.connect(self.factory)
+            server = self.network.accept()
+            server.peer.expect_startup({"user": "me"})
+            server.peer.send(authentication_md5(b"salt"))
+            server.peer.expect(lambda message: message.kind == ord("p"))
+            server.peer.send(authentication_ok(), ready_for_query())
+            self.successResultOf(connecting)
+        (said,) = (text for text in log if "md5" in text)
+        self.assertIn("10.0.0.1:5432: the server asked for the password by md5", said)
 
     def test_repr(self) -> None:
         """What is shown of an endpoint is its hosts, and no password."""

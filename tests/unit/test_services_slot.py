@@ -107,6 +107,16 @@ class SlotTests(SlotCase):
         self.assertIn("does not exist", str(self.log))
         self.over(server)
 
+    def test_no_answer(self) -> None:
+        """A server that never answers is given up."""
+        server = self.start(SlotAction.DROP)
+        server.let_in()
+        self.network.reactor.advance(59)
+        self.assertNoResult(self.finished)
+        self.network.reactor.pump([30, 30, 30])
+        self.failureResultOf(self.finished, Disconnected)
+        server.transport.turn()
+
     def test_nobody_there(self) -> None:
         """It is not tried again."""
         endpoint = UpstreamEndpoint(self.network.reactor, upstream("10.0.0.1"))

@@ -11,6 +11,7 @@ from typing import TypeVar
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.unit.log_capture import capture_log
 from walstream import __version__
 from walstream.access.policy import AccessFiles
 from walstream.archive.retention import RetentionPolicy
@@ -302,11 +303,44 @@ class UpstreamOptionsTests(OptionsCase):
         """What is wrong in a connection string is said with the option's name."""
         for text, said in (
             ("hots=a", 'invalid connection option "hots"'),
-            ("sslmode=require", "does not speak TLS"),
+            ("sslmode=please", 'invalid sslmode value: "please"'),
             ("port=x", 'invalid port number: "x"'),
             ("service=none", "definition of service 'none' not found"),
         ):
             self.assert_refused(("receive", self.archive, f"-d{text}"), "--upstream: ", said)
+
+    def test_password_on_the_command_line(self) -> None:
+        """It is taken, with a warning that does not repeat it."""
+        log = capture_log(self)
+        for text in ("host=a password=sesame", "postgresql://me:sesame@a"):
+            log.clear()
+            self.command(ReceiveOptions, "receive", self.archive, f"-d{text}")
+            (said,) = log
+            self.assertIn("password is on the command line", said)
+            self.assertIn("--password-file", said)
+            self.assertNotIn("sesame", said)
+        log.clear()
+        self.patch(os, "environ", {"HOME": "/", "PGPASSWORD": "sesame"})
+        self.receive()
+        self.assertEqual(log, [])
+
+    def test_password_file(self) -> None:
+        """It has to be there, and nobody else's to read."""
+        path = self.directory / "password"
+        path.write_text("sesame\n")
+        path.chmod(0o600)
+        words = ("receive", self.archive, "-dhost=a", f"--password-file={path}")
+        options = self.command(ReceiveOptions, *words)
+        self.assertEqual(options.upstream.login(options.upstream.hosts[0]).password, "sesame")
+        path.chmod(0o640)
+        self.assert_refused(words, "--password-file: ", "group or world access")
+        path.unlink()
+        self.assert_refused(words, "--password-file: ", "No such file")
+        self.assert_refused(
+            ("receive", self.archive, "-dhost=a password=x", f"--password-file={path}"),
+            "--upstream: ",
+            "leave one of them out",
+        )
 
     def test_defaults(self) -> None:
         """What nobody says is as in pg_receivewal."""

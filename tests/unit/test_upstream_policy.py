@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from walstream.errors import FormatError
 from walstream.upstream.policy import check_policy
-from walstream.upstream.settings import CONNECTION_STRING, Setting, gather
+from walstream.upstream.settings import CONNECTION_STRING, Setting
 
 
 def check(**options: str) -> None:
@@ -31,40 +31,20 @@ class PolicyTests(SynchronousTestCase):
             except FormatError as error:
                 self.assertNotIn("does not know", str(error), name)
 
-    def test_tls_that_may_be_left_out(self) -> None:
-        """Modes that are content without TLS are taken."""
-        for mode in ("disable", "allow", "prefer", ""):
-            check(sslmode=mode)
+    def test_tls(self) -> None:
+        """All of it is for `walstream.upstream.encryption` to say."""
+        check(sslmode="verify-full", sslnegotiation="direct", sslrootcert="system")
+        check(sslcert="c", sslkey="k", sslcrl="r", sslsni="1", sslcompression="1")
 
-    def test_tls_that_must_be(self) -> None:
-        """Modes that insist on TLS are refused, with the option, its place and the ways out."""
-        for mode in ("require", "verify-ca", "verify-full"):
-            said = self.refusal(sslmode=mode)
-            self.assertIn(f"sslmode={mode} (the connection string) is not possible", said)
-            self.assertIn("does not speak TLS", said)
-            self.assertIn("sslmode=prefer or sslmode=disable", said)
-            self.assertIn("tunnel", said)
-
-    def test_other_ways_to_insist_on_tls(self) -> None:
-        """Every other option that insists on TLS is refused as well."""
-        for name, value in (
-            ("sslnegotiation", "direct"),
-            ("sslcertmode", "require"),
-            ("sslrootcert", "system"),
-        ):
-            said = self.refusal(**{name: value})
-            self.assertIn(f"{name}={value} (the connection string)", said)
-            self.assertIn("does not speak TLS", said)
-
-    def test_how_tls_is_done(self) -> None:
-        """Options that only say how TLS is done are without effect, as in libpq without TLS."""
-        check(sslcert="c", sslkey="k", sslrootcert="/ca.pem", sslcrl="r", sslsni="1")
+    def test_keys_are_not_written(self) -> None:
+        """Whoever reads the keys of TLS reads what they encrypt."""
+        self.assertIn("to no file", self.refusal(sslkeylogfile="/tmp/keys"))
 
     def test_unknown_value(self) -> None:
         """A value that libpq does not know either is invalid, in its words."""
         self.assertEqual(
-            self.refusal(sslmode="please"),
-            'invalid sslmode value: "please" (the connection string)',
+            self.refusal(gssencmode="please"),
+            'invalid gssencmode value: "please" (the connection string)',
         )
 
     def test_checks_that_cannot_be_made(self) -> None:
@@ -96,14 +76,3 @@ class PolicyTests(SynchronousTestCase):
         said = self.refusal(teleport="yes")
         self.assertIn("teleport (the connection string)", said)
         self.assertIn("leave it out", said)
-
-    def test_environment(self) -> None:
-        """The environment may ask for TLS in two ways; the newer one wins, and is named."""
-        for environ, place in (
-            ({"PGSSLMODE": "require"}, "the environment variable PGSSLMODE"),
-            ({"PGREQUIRESSL": "1"}, "the environment variable PGREQUIRESSL"),
-        ):
-            error = self.assertRaises(FormatError, check_policy, gather("", environ))
-            self.assertIn(f"sslmode=require ({place})", str(error))
-        check_policy(gather("", {"PGREQUIRESSL": "1", "PGSSLMODE": "prefer"}))
-        check_policy(gather("sslmode=disable", {"PGSSLMODE": "require"}))

@@ -21,6 +21,7 @@ from walstream.protocols.told import ToldByServer
 from walstream.protocols.unix_peer import check_peer
 from walstream.wire import messages
 from walstream.wire.authentication import PasswordExchange
+from walstream.wire.encryption import Encryption, openssl_words
 from walstream.wire.frames import Frame, FrameReader, backend_limit, greeting_limit
 from walstream.wire.messages import AuthenticationCode
 from walstream.wire.startup import startup_message
@@ -35,12 +36,16 @@ class ReplicationClient(Protocol):
     """Logs in to a server in replication mode and asks it one query at a time.
 
     :ivar phase: see `ReceiverPhase`.
+    :ivar encryption: the connection's TLS; None if it is not encrypted.
+    :ivar was_let_in: the server has believed who we are, whatever it said then.
     """
 
     _log = Logger()
 
     def __init__(self, login: Login) -> None:
         self.phase = ReceiverPhase.AUTHENTICATING
+        self.encryption: Encryption | None = None
+        self.was_let_in = False
         self._told = ToldByServer()
         self._login = login
         self._exchange = PasswordExchange(login.user, login.password, login.demands)
@@ -53,6 +58,14 @@ class ReplicationClient(Protocol):
         self._lost: WalstreamError | None = None
 
     # What a subclass and a service ask for.
+
+    def encrypted(self, encryption: Encryption, *, verified: bool) -> None:
+        """The connection is encrypted. To be told before it is made.
+
+        :param verified: whether it is known whose certificate the server has.
+        """
+        self.encryption = encryption
+        self._exchange.over_tls(encryption.end_point, verified=verified)
 
     @property
     def parameters(self) -> Mapping[str, str]:
@@ -106,6 +119,9 @@ class ReplicationClient(Protocol):
         """End the connection in order: Terminate, then close. Whoever waits learns *reason*."""
         if self.phase is ReceiverPhase.CLOSED:
             return
+        if self._is_computing:
+            self.abort(reason)  # a transport that does not read may not notice its end
+            return
         self.phase = ReceiverPhase.CLOSED
         self.send(messages.terminate())
         if self.transport is not None:
@@ -123,7 +139,7 @@ class ReplicationClient(Protocol):
     # What Twisted calls.
 
     def connectionMade(self) -> None:
-        """Send the startup packet, to whom it is for: TLS is not asked for."""
+        """Send the startup packet, to whom it is for."""
         transport: Any = self.transport
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
@@ -144,7 +160,7 @@ class ReplicationClient(Protocol):
         self.phase = ReceiverPhase.CLOSED
         text = "the server closed the connection"
         if reason is not None and not reason.check(ConnectionDone):
-            text = reason.getErrorMessage().rstrip(".")
+            text = openssl_words(reason.value).rstrip(".")
         self._lose(self._error or Disconnected(text))
 
     # Taking messages.
@@ -178,7 +194,7 @@ class ReplicationClient(Protocol):
             case "S":
                 self._told.parameter(*messages.parse_parameter_status(frame.body))
             case "N":
-                self._told.notice(messages.parse_error(frame.body))
+                self._told.notice(frame.body)
             case "T":
                 self._answer.columns = messages.parse_row_description(frame.body)
             case "D":
@@ -229,6 +245,7 @@ class ReplicationClient(Protocol):
         if answer is not None:
             self.send(answer)
         if code == AuthenticationCode.OK:
+            self.was_let_in = True
             self.phase = ReceiverPhase.STARTING
             # Only from now on are long messages believed.
             self._reader.limit = backend_limit

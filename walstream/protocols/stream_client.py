@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 
 from walstream.errors import Disconnected, ProtocolViolation, WalstreamError
 from walstream.protocols.client import ReplicationClient
 from walstream.protocols.direct import DirectReader, direct_connection
 from walstream.protocols.login import Login
+from walstream.protocols.phases import ReceiverPhase
 from walstream.protocols.questions import Answer
 from walstream.protocols.receiver_settings import Dialect
 from walstream.protocols.silence import SilenceWatch
@@ -20,6 +22,9 @@ from walstream.wire.stream import StreamReader, WALPayload
 __all__ = ["StreamClient"]
 
 T = TypeVar("T")
+
+# Seconds that a server has to close a connection too.
+_CLOSING = 5.0
 
 
 class StreamClient(ReplicationClient):
@@ -33,10 +38,27 @@ class StreamClient(ReplicationClient):
         self, login: Login, dialect: Dialect, clock: IReactorTime, receive_timeout: float
     ) -> None:
         super().__init__(login)
+        self._clock = clock
+        self._closing: IDelayedCall | None = None
         self._modern = dialect is Dialect.MODERN
         self._direct: DirectReader | None = None
         self._stream: StreamReader | None = None
         self._silence = SilenceWatch(clock, receive_timeout, lambda: None, self.server_is_silent)
+
+    def close(self, reason: WalstreamError) -> None:
+        """See `ReplicationClient.close`. The server has its time for it: TLS waits for ever."""
+        waits = self.encryption is not None and self.phase is not ReceiverPhase.CLOSED
+        super().close(reason)
+        transport: Any = self.transport
+        if waits and transport.connected:
+            transport.resumeProducing()  # or its answer would not be read
+            self._closing = self._clock.callLater(_CLOSING, transport.abortConnection)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """The connection is gone."""
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
+        super().connectionLost(reason)
 
     # For subclasses to override.
 

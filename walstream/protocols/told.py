@@ -7,7 +7,8 @@ from types import MappingProxyType
 
 from twisted.logger import Logger
 
-from walstream.errors import ProtocolViolation, ServerError
+from walstream.errors import ProtocolViolation
+from walstream.wire.messages import parse_error
 
 __all__ = ["ToldByServer"]
 
@@ -39,10 +40,14 @@ class ToldByServer:
         if len(self._parameters) > _MOST_PARAMETERS:
             raise ProtocolViolation(f"the server reports more than {_MOST_PARAMETERS} parameters")
 
-    def notice(self, notice: ServerError) -> None:
-        """The server wants its users to know this: it goes to the log, unless there is much."""
+    def notice(self, body: bytes) -> None:
+        """The server wants its users to know this: it goes to the log, unless there is much.
+
+        :param body: of the NoticeResponse. It isn't looked at if it is not logged.
+        :raises ProtocolViolation: if it is none.
+        """
         self._notices += 1
         if self._notices <= _MOST_NOTICES:
-            self._log.info("upstream says: {notice}", notice=str(notice))
+            self._log.info("upstream says: {notice}", notice=str(parse_error(body)))
         elif self._notices == _MOST_NOTICES + 1:
             self._log.warn("upstream says more than that: its notices are not logged any more")

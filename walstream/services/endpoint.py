@@ -11,9 +11,9 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -32,8 +32,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from walstream.errors import Disconnected, ServerError, WalstreamError
-from walstream.protocols.client import ReplicationClient
 from walstream.protocols.login import Login
+from walstream.services.host_login import HostLogin
 from walstream.services.session_attrs import unsuitable
 from walstream.upstream import TargetSessionAttrs, Upstream, UpstreamHost
 
@@ -96,7 +96,7 @@ class UpstreamEndpoint:
         self._shuffle = shuffle
         self._passed_over: UpstreamHost | None = None
         self._warns = warns
-        self._weaknesses: set[str] = set()
+        self._said: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<UpstreamEndpoint {', '.join(map(str, self._upstream.hosts))}>"
@@ -148,27 +148,33 @@ class UpstreamEndpoint:
         self, host: UpstreamHost, wanted: TargetSessionAttrs, factory: IProtocolFactory
     ) -> IProtocol:
         address = UpstreamAddress(host, self._upstream.login(host), partial(self._pass_over, host))
-        connected = await self._transport(host).connect(_AddressedFactory(factory, address))
-        client = cast(ReplicationClient, connected)
-        if host.socket_path is None:
-            _set_tcp_options(client.transport, self._upstream.tcp_options)
+        login = HostLogin(
+            self._transport(host),
+            host,
+            self._upstream.tls,
+            factory,
+            address,
+            partial(self._prepare, host),
+        )
         try:
-            parameters = await client.logged_in()
-        except CancelledError:
-            client.abort(Disconnected("given up before it let us in"))
-            raise
+            client = await login.log_in()
         finally:
-            self._note_weakness(host, client.weakness)
-        if (reason := unsuitable(parameters, wanted)) is not None:
+            for said in login.said:
+                self._say_once(host, said)
+        if (reason := unsuitable(client.parameters, wanted)) is not None:
             client.close(Disconnected(reason))
             raise Disconnected(reason)
-        return connected
+        return client
 
-    def _note_weakness(self, host: UpstreamHost, weakness: str | None) -> None:
-        """Say it once."""
-        if self._warns and weakness is not None and weakness not in self._weaknesses:
-            self._weaknesses.add(weakness)
-            self._log.warn("{host}: {weakness}", host=str(host), weakness=weakness)
+    def _prepare(self, host: UpstreamHost, transport: Any) -> None:
+        if host.socket_path is None:
+            _set_tcp_options(transport, self._upstream.tcp_options)
+
+    def _say_once(self, host: UpstreamHost, what: str) -> None:
+        """What is not as good as it could be, and is so each time."""
+        if self._warns and what not in self._said:
+            self._said.add(what)
+            self._log.warn("{host}: {what}", host=str(host), what=what)
 
     def _pass_over(self, host: UpstreamHost) -> None:
         self._passed_over = host
@@ -187,26 +193,6 @@ class UpstreamEndpoint:
             case 6:
                 return TCP6ClientEndpoint(reactor, target, host.port, limit)
         return HostnameEndpoint(reactor, target, host.port, limit)
-
-
-@implementer(IProtocolFactory)
-class _AddressedFactory:
-    """Has a factory build for the address that we know, not for the one that the socket tells."""
-
-    noisy = False
-
-    def __init__(self, factory: IProtocolFactory, address: UpstreamAddress) -> None:
-        self._factory = factory
-        self._address = address
-
-    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
-        return self._factory.buildProtocol(self._address)
-
-    def doStart(self) -> None:
-        self._factory.doStart()
-
-    def doStop(self) -> None:
-        self._factory.doStop()
 
 
 def _ip_version(text: str) -> int | None:

@@ -37,8 +37,9 @@ def load_chain(path: Path, what: str = "certificate") -> list[x509.Certificate]:
 
     :raises FormatError: if there are none.
     """
+    data = _read(path, what)
     try:
-        return x509.load_pem_x509_certificates(_read(path, what))
+        return x509.load_pem_x509_certificates(data)
     except ValueError as error:
         raise FormatError(f'could not load {what} file "{path}": {error}') from error
 
@@ -50,8 +51,8 @@ def load_key(path: Path, *, password: bytes | None = None, own: bool = False) ->
     :param own: whether it has to belong to us, or to root.
     :raises FormatError: if others can read it, or it is none.
     """
+    _check_permissions(path, own)
     data = _read(path, "private key")
-    _check_permissions(path, os.stat(path), own)
     load = load_pem_private_key if b"-----BEGIN" in data else load_der_private_key
     try:
         try:
@@ -124,8 +125,9 @@ def use_revoked(context: SSL.Context, file: Path | None, directory: Path | None 
 
 
 def _check_revoked(path: Path) -> None:
+    data = _read(path, "certificate revocation list")
     try:
-        x509.load_pem_x509_crl(_read(path, "certificate revocation list"))
+        x509.load_pem_x509_crl(data)
     except ValueError as error:
         raise FormatError(
             f'could not load certificate revocation list file "{path}": {error}'
@@ -139,7 +141,11 @@ def _read(path: Path, what: str) -> bytes:
         raise FormatError(f'could not read {what} file "{path}": {error.strerror}') from error
 
 
-def _check_permissions(path: Path, status: os.stat_result, own: bool) -> None:
+def _check_permissions(path: Path, own: bool) -> None:
+    try:
+        status = path.stat()
+    except OSError:
+        return  # whoever reads it says why that can't be
     if not stat.S_ISREG(status.st_mode):
         raise FormatError(f'private key file "{path}" is not a regular file')
     if own and status.st_uid not in (os.geteuid(), 0):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from OpenSSL import SSL, crypto
+from twisted.internet.error import ConnectionDone, ConnectionLost
 
 from walstream.wire.encryption import openssl_words
 
@@ -47,6 +48,8 @@ def remember(
 
 def failure(connection: SSL.Connection | None, error: BaseException) -> str:
     """Why there is no encryption on this connection: *error* is what ended it."""
+    if isinstance(error, ConnectionLost | ConnectionDone):
+        return "unexpected eof while reading"  # as OpenSSL calls it, and Twisted does not
     why = openssl_words(error)
     told = connection.get_app_data() if connection is not None else None
     return f"{why}: {told}" if isinstance(told, str) and "certificate" in why else why

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from walstream.errors import FormatError
 from walstream.protocols.login import Login
+from walstream.upstream.encryption import parse_encryption
 from walstream.upstream.home import home_directory, system_user
 from walstream.upstream.hosts import parse_hosts
 from walstream.upstream.policy import check_policy
@@ -74,6 +75,7 @@ def parse_conninfo(
         wanted=_wanted(settings),
         shuffled=_shuffled(settings),
         connect_timeout=_connect_timeout(settings),
+        tls=parse_encryption(settings, environ),
         tcp_options={
             name: _integer(settings, name) for name in _TCP_OPTIONS if _value(settings, name)
         },

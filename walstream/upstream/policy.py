@@ -37,6 +37,18 @@ _USED = frozenset(
         "require_auth",
         "requirepeer",
         "service",
+        "ssl_max_protocol_version",
+        "ssl_min_protocol_version",
+        "sslcert",
+        "sslcertmode",
+        "sslcrl",
+        "sslcrldir",
+        "sslkey",
+        "sslmode",
+        "sslnegotiation",
+        "sslpassword",
+        "sslrootcert",
+        "sslsni",
         "target_session_attrs",
         "tcp_user_timeout",
         "user",
@@ -45,31 +57,11 @@ _USED = frozenset(
 
 #: Options without effect, and why that harms nobody.
 _HARMLESS: Mapping[str, str] = {
-    # They say how TLS is to be done, and libpq too ignores them on a connection without it.
-    **dict.fromkeys(
-        (
-            "ssl_max_protocol_version",
-            "ssl_min_protocol_version",
-            "sslcert",
-            "sslcompression",
-            "sslcrl",
-            "sslcrldir",
-            "sslkey",
-            "sslkeylogfile",
-            "sslpassword",
-            "sslsni",
-        ),
-        "there is no TLS",
-    ),
+    "sslcompression": "nobody compresses any more, neither do libpq and OpenSSL",
     # They say how GSSAPI is to be done: a server that insists on it refuses the login.
     **dict.fromkeys(("gssdelegation", "gsslib", "krbsrvname"), "there is no GSSAPI"),
     "max_protocol_version": "protocol 3.0 is spoken, below every limit",
 }
-
-_TLS = (
-    "this version of walstream does not speak TLS; use sslmode=prefer or sslmode=disable on a "
-    "network that you trust, or connect through a tunnel"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +74,7 @@ class _Restriction:
 
 
 _RESTRICTED: Mapping[str, _Restriction] = {
-    "sslmode": _Restriction(
-        {"disable", "allow", "prefer"}, {"require", "verify-ca", "verify-full"}, _TLS
-    ),
-    "sslnegotiation": _Restriction({"postgres"}, {"direct"}, _TLS),
-    "sslcertmode": _Restriction({"disable", "allow"}, {"require"}, _TLS),
+    "sslkeylogfile": _Restriction(set(), None, "walstream writes the keys of TLS to no file"),
     # Required without TLS, the login is refused.
     "channel_binding": _Restriction({"disable", "prefer", "require"}, set(), ""),
     "gssencmode": _Restriction(
@@ -119,9 +107,7 @@ def check_policy(settings: Settings) -> None:
         # To libpq an empty value is as good as none.
         if not setting.value or name in _USED or name in _HARMLESS:
             continue
-        if name == "sslrootcert":
-            _check_root_certificate(setting)
-        elif (restriction := _RESTRICTED.get(name)) is not None:
+        if (restriction := _RESTRICTED.get(name)) is not None:
             _check(name, setting, restriction)
         else:
             raise FormatError(
@@ -139,9 +125,3 @@ def _check(name: str, setting: Setting, restriction: _Restriction) -> None:
     # Where any value is refused it may be a secret, and is not shown.
     shown = name if restriction.known is None else f"{name}={value}"
     raise FormatError(f"{shown} ({setting.origin}) is not possible: {restriction.remedy}")
-
-
-def _check_root_certificate(setting: Setting) -> None:
-    # This one value changes libpq's default of sslmode to verify-full (PostgreSQL 16).
-    if setting.value == "system":
-        raise FormatError(f"sslrootcert=system ({setting.origin}) is not possible: {_TLS}")

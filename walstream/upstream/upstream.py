@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 
 from walstream.protocols.login import Login
+from walstream.tls.options import ClientOptions
 from walstream.upstream.hosts import UpstreamHost
 from walstream.upstream.passfile import find_password
 from walstream.upstream.private_file import read_secret
@@ -38,6 +39,7 @@ class Upstream:
     :ivar wanted: which kind of server will do.
     :ivar shuffled: try the hosts in random order (``load_balance_hosts=random``).
     :ivar connect_timeout: seconds to give each host until we are logged in; None: no limit.
+    :ivar tls: how to encrypt the connection; None: not at all.
     :ivar tcp_options: libpq's ``keepalives…`` and ``tcp_user_timeout``, as far as they were given.
     """
 
@@ -49,6 +51,7 @@ class Upstream:
     wanted: TargetSessionAttrs = TargetSessionAttrs.ANY
     shuffled: bool = False
     connect_timeout: float | None = 30.0
+    tls: ClientOptions | None = None
     tcp_options: Mapping[str, int] = field(default_factory=dict)
 
     def login(self, host: UpstreamHost) -> Login:

@@ -44,9 +44,9 @@ class Encryption:
         return f"SSL enabled (protocol={self.protocol}, cipher={self.cipher}, bits={self.bits})"
 
 
-def openssl_words(error: BaseException) -> str:
+def openssl_words(error: BaseException | None) -> str:
     """What an error says; OpenSSL's, as pyOpenSSL raises them, are lists of entries."""
-    entries = error.args[0] if error.args else None
+    entries = error.args[0] if error is not None and error.args else None
     if isinstance(entries, list | tuple) and entries:
         return "; ".join(str(entry[-1]) for entry in entries if entry)
     return str(error) or type(error).__name__

@@ -43,7 +43,10 @@ def shown(value: bytes) -> str:
     head = value[: 4 * _LONGEST_SHOWN]
     said = text(head)
     rest = " …" if len(said) > _LONGEST_SHOWN or len(value) > len(head) else ""
-    return "".join(map(_visible, said[:_LONGEST_SHOWN])) + rest
+    said = said[:_LONGEST_SHOWN]
+    if not said.isprintable():  # which no-break spaces aren't either
+        said = "".join(map(_visible, said))
+    return said + rest
 
 
 def _visible(character: str) -> str:

@@ -291,6 +291,17 @@ class ExchangeTests(EntranceCase):
         self.assertLess(len(self.session._reader._buffer), 1 << 18)
         self.session.abort("enough")
 
+    def test_one_after_the_other(self) -> None:
+        """What has come with a message that is looked at waits for its turn."""
+        later: Deferred[Step] = Deferred()
+        self.exchange.answer = lambda body: later
+        self.log_in()
+        self.assertEqual(self.say(says(b"one") + says(b"two")), b"")
+        self.assertIs(self.session.phase, SenderPhase.ADMITTING)
+        self.exchange.answer = self.exchange.at_once
+        later.callback(Step(b""))
+        self.assertEqual(kinds(self.hear())[:3], "RRS")
+
     def test_the_time_is_for_all_of_it(self) -> None:
         """A client that goes on in small steps is out when its time is over."""
         self.log_in()

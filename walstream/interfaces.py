@@ -21,12 +21,17 @@ from zope.interface import Attribute, Interface
 from walstream.formats.lsn import LSN
 from walstream.formats.positions import SystemIdentity, WALPosition
 from walstream.formats.timelines import TimelineHistory
+from walstream.gates import Applicant, IExchange, IGate, IPermit, Step
 
 __all__ = [
     "NO_LIMIT",
     "NO_LIMITS",
+    "Applicant",
     "BackupHistoryFile",
     "IDatedProvider",
+    "IExchange",
+    "IGate",
+    "IPermit",
     "IPromptSink",
     "IReportPolicy",
     "ISlotStore",
@@ -35,6 +40,7 @@ __all__ = [
     "IWALSink",
     "ReportLimits",
     "Slot",
+    "Step",
     "SystemIdentity",
     "WALPosition",
 ]

@@ -61,7 +61,7 @@ def test_one_client_too_many(clusters: Clusters, tmp_path: Path) -> None:
         with psycopg.connect(sender.conninfo(), replication="true", autocommit=True) as connection:
             shown = connection.pgconn.exec_(b"SHOW max_wal_senders").get_value(0, 0)
         assert shown == b"1"
-        sender.await_text("refused: host=127.0.0.1 port=")
+        sender.await_text("refused: user=postgres application_name=[unknown] host=127.0.0.1")
 
 
 # Delay.

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from walstream.errors import CommandError
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
-from walstream.interfaces import ISlotStore, Slot, SystemIdentity, WALPosition
+from walstream.interfaces import IGate, ISlotStore, Slot, SystemIdentity, WALPosition
 from walstream.protocols.phases import SenderPhase
 from walstream.protocols.sender import WALSender
 from walstream.protocols.settings import SenderSettings
@@ -257,6 +257,7 @@ class SenderCase(SynchronousTestCase):
         self.end = self.provider.append(wal(START + SIZE, 0x2028))
         self.slots = MemorySlots()
         self.settings = SenderSettings(wall_clock=lambda: NOW)
+        self.gate: IGate | None = None
         self.gone: list[WALSender] = []
         self.standbys = Standbys()
         self.cancelled: list[tuple[int, bytes]] = []
@@ -273,6 +274,7 @@ class SenderCase(SynchronousTestCase):
             self.standbys,
             self.gone.append,
             lambda pid, key: self.cancelled.append((pid, key)),
+            gate=self.gate,
         )
         self.transport = FlowTransport(self.kind, self.clock, buffer_size=self.buffer_size)
         self.transport.connect(self.session, direct=self.direct)

@@ -13,16 +13,18 @@ ROOT = CHECKOUT / "walstream"
 
 # What each part of walstream may import of the others, besides itself.
 FORMATS = {"errors", "formats"}
-INTERFACES = FORMATS | {"wire", "interfaces"}
-PARTS = INTERFACES | {"protocols", "archive", "tls"}
+INTERFACES = FORMATS | {"wire", "gates", "interfaces"}
+PARTS = INTERFACES | {"protocols", "archive", "access", "tls"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "formats": {"errors"},
     "wire": FORMATS,
-    "interfaces": FORMATS | {"wire"},
+    "gates": FORMATS | {"wire"},
+    "interfaces": FORMATS | {"wire", "gates"},
     "protocols": INTERFACES,
     "archive": INTERFACES,
     "tls": FORMATS | {"wire"},
+    "access": INTERFACES,
     "upstream": PARTS,
     "services": PARTS | {"upstream"},
     "testing": PARTS,

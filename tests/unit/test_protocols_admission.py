@@ -123,9 +123,8 @@ class AdmissionTests(SynchronousTestCase):
         message = 'number of requested standby connections exceeds "max_wal_senders" (currently 2)'
         self.assertEqual(answer, error("FATAL", "53300", message))
         self.assertEqual(third.peer_saw, "end")
-        self.assertIn(
-            f"replication connection 3 refused: host=127.0.0.1 port=40001: {message}", texts
-        )
+        client = "user=postgres application_name=pg_receivewal host=127.0.0.1 port=40001"
+        self.assertIn(f"replication connection 3 refused: {client}: {message}", texts)
         first.peer_closed()
         _, answer = self.log_in()
         self.assertEqual(kinds(answer)[0], "R")

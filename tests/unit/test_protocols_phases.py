@@ -32,6 +32,8 @@ RECEIVER: Mapping[str, Mapping[str, str]] = {
 }
 SENDER: Mapping[str, Mapping[str, str]] = {
     "STARTUP": {},
+    "ADMITTING": {},
+    "AUTHENTICATING": {"ADMITTING": "p"},
     "READY": {"ANSWERING": "Q", "CLOSED": "X", "READY": "dcfHS", "SKIPPING": "PBDECF"},
     "ANSWERING": {},
     "STREAMING": {"STREAMING": "d", "ANSWERING": "c", "CLOSED": "X"},

@@ -9,7 +9,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.unit.conversation import IDENTITY, KEY, PID, READY_FOR_QUERY, kinds
 from walstream.errors import CommandError, ProtocolViolation
 from walstream.interfaces import WALPosition
-from walstream.protocols.admission import ClientLimit
 from walstream.protocols.welcome import Client, Welcome
 from walstream.testing.memory import MemoryProvider
 from walstream.wire.messages import parse_parameter_status
@@ -32,10 +31,8 @@ class WelcomeCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.provider = MemoryProvider(IDENTITY)
         self.cancelled: list[tuple[int, bytes]] = []
-        self.admission = ClientLimit(0)
         self.welcome = Welcome(
             self.provider,
-            self.admission,
             PID,
             KEY,
             lambda pid, key: self.cancelled.append((pid, key)),
@@ -61,10 +58,10 @@ class LetInTests(WelcomeCase):
     """Clients that are let in."""
 
     def test_answer(self) -> None:
-        """AuthenticationOk, the parameters, the session's number and key, ReadyForQuery."""
-        (answer,) = self.answers(startup())
-        self.assertEqual(kinds(answer), "R" + 13 * "S" + "KZ")
-        self.assertTrue(answer.startswith(b"R\x00\x00\x00\x08\x00\x00\x00\x00"))
+        """Behind AuthenticationOk: the parameters, the session's number and key, ReadyForQuery."""
+        self.assertEqual(self.answers(startup()), [b""])
+        answer = self.welcome.greeting()
+        self.assertEqual(kinds(answer), 13 * "S" + "KZ")
         self.assertTrue(
             answer.endswith(b"K\x00\x00\x00\x0c\x00\x00\x00\x07\x01\x02\x03\x04" + READY_FOR_QUERY)
         )
@@ -111,25 +108,25 @@ class LetInTests(WelcomeCase):
     def test_newer_minor_version(self) -> None:
         """A client of 3.2 is told that 3.0 it is, before all else."""
         (answer,) = self.answers(startup(version=0x30002))
-        self.assertTrue(answer.startswith(bytes.fromhex("76 0000000C 00030000 00000000 52")))
-        self.assertTrue(answer.endswith(KEY + READY_FOR_QUERY))
+        self.assertEqual(answer, bytes.fromhex("76 0000000C 00030000 00000000"))
+        self.assertTrue(self.welcome.greeting().endswith(KEY + READY_FOR_QUERY))
 
     def test_unknown_extensions(self) -> None:
         """A client that asks for extensions is told which of them it does not have: all."""
         (answer,) = self.answers(startup({"_pq_.foo": "1"}))
-        self.assertTrue(
-            answer.startswith(bytes.fromhex("76 00000015 00030000 00000001") + b"_pq_.foo\0R")
-        )
+        self.assertEqual(answer, bytes.fromhex("76 00000015 00030000 00000001") + b"_pq_.foo\0")
 
     def test_reports_what_the_client_chose(self) -> None:
         """Names that are not UTF-8 are reported back as they came."""
         packet = startup({"application_name": "caf\udce9"})
-        (answer,) = self.answers(packet)
+        self.answers(packet)
+        answer = self.welcome.greeting()
         self.assertIn(b"application_name\x00caf\xe9\x00", answer)
 
     def test_each_parameter_once(self) -> None:
         """ParameterStatus messages are well formed."""
-        (answer,) = self.answers(startup({"application_name": "a"}))
+        self.answers(startup({"application_name": "a"}))
+        answer = self.welcome.greeting()
         reader = [body for body in answer.split(b"S\x00\x00\x00")[1:]]
         names = [parse_parameter_status(body[1 : body[0] - 3])[0] for body in reader]
         self.assertEqual(len(names), 13)
@@ -337,9 +334,16 @@ class ClientTests(SynchronousTestCase):
         self.assertTrue(text.isprintable(), ascii(text))
         self.assertEqual(text.encode().decode(), text)
 
+    def test_fields_cannot_be_forged(self) -> None:
+        """What has blanks or quotes in it is in quotes: it is one field, whatever it says."""
+        text = str(Client({"user": "a host=1.2.3.4", "application_name": 'x" user="b'}))
+        self.assertEqual(text, r'user="a host=1.2.3.4" application_name="x\" user=\"b"')
+        text = str(Client({"user": "a\\", "application_name": ""}))
+        self.assertEqual(text, r'user="a\\" application_name=[unknown]')
+
     def test_provider_position_is_not_needed(self) -> None:
         """A provider that holds nothing but knows whose WAL it will hold lets clients in."""
         provider = MemoryProvider(IDENTITY, WALPosition(1, IDENTITY.segment_size.start(9)))
-        welcome = Welcome(provider, ClientLimit(0), PID, KEY, lambda pid, key: None)
+        welcome = Welcome(provider, PID, KEY, lambda pid, key: None)
         welcome.feed(startup())
         self.assertIsNotNone(welcome.next())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from twisted.internet import reactor
+from twisted.internet.endpoints import serverFromString
 from twisted.trial.unittest import SynchronousTestCase
 
 from walstream.errors import FormatError
-from walstream.services.listen import check_endpoint
+from walstream.services.listen import check_endpoint, private_socket, reaches_out
 
 
 class CheckEndpointTests(SynchronousTestCase):
@@ -44,10 +46,63 @@ class CheckEndpointTests(SynchronousTestCase):
         ):
             said = self.refusal(description)
             self.assertIn(repr(description), said)
-            self.assertIn(f"it listens on {where}; ", said)
+            self.assertIn(f"it listens on {where}, where nobody", said)
             self.assertIn("tcp:5433:interface=127.0.0.1", said)
             self.assertIn("--trust-network", said)
             check_endpoint(description, trust_network=True)
+
+    def test_rules_and_tls(self) -> None:
+        """With both others may come; without one of them it is named, and nothing else."""
+        for has_rules, has_tls, remedy in (
+            (False, False, "give it --hba and --tls-certificate, or"),
+            (True, False, "give it --tls-certificate, or"),
+            (False, True, "give it --hba, or"),
+        ):
+            with self.assertRaises(FormatError) as caught:
+                check_endpoint(
+                    "tcp:5433", trust_network=False, has_rules=has_rules, has_tls=has_tls
+                )
+            said = str(caught.exception)
+            self.assertIn(remedy, said)
+            self.assertEqual("nothing is encrypted" in said, not has_tls)
+            self.assertEqual("nobody is asked" in said, not has_rules)
+        check_endpoint("tcp:5433", trust_network=False, has_rules=True, has_tls=True)
+        for has_rules in (True, False):
+            check_endpoint("tcp:5433", trust_network=True, has_rules=has_rules)
+
+    def test_reaches_out(self) -> None:
+        """The question alone."""
+        for description, expected in (
+            ("tcp:5433", True),
+            ("systemd:domain=INET:index=0", True),
+            ("stdio:", True),
+            ("tcp:5433:interface=127.0.0.1", False),
+            ("unix:/run/x", False),
+        ):
+            self.assertIs(reaches_out(description), expected, description)
+
+    def test_sockets_are_private(self) -> None:
+        """Unless the endpoint says otherwise, whatever is in the path."""
+        for description in (
+            "unix:/run/x",
+            "unix:address=/run/x",
+            r"unix:/run/mode\:mode\=666",
+            r"unix:/run/x\\",
+            "unix:/run/x:backlog=5",
+        ):
+            made = private_socket(description)
+            self.assertEqual(made, f"{description}:mode=600")
+            endpoint = serverFromString(reactor, made)
+            self.assertEqual(endpoint._mode, 0o600)
+        for description in (
+            "unix:/run/x:mode=666",
+            "unix:/run/x:660",
+            "unix:address=/run/x:lockfile=0:mode=660",
+            "tcp:5433",
+            "tcp:5433:interface=127.0.0.1",
+            "systemd:domain=INET:index=0",
+        ):
+            self.assertEqual(private_socket(description), description)
 
     def test_unknown_reach(self) -> None:
         """What does not show who can reach it is refused as well, unless all are trusted."""
@@ -64,7 +119,7 @@ class CheckEndpointTests(SynchronousTestCase):
         """An endpoint that speaks TLS from its first byte cannot serve PostgreSQL's clients."""
         for trust in (False, True):
             said = self.refusal("ssl:5433:interface=127.0.0.1", trust_network=trust)
-            self.assertIn("does not speak TLS", said)
+            self.assertIn("ask for TLS after they have connected", said)
             self.assertIn("use a tcp: or unix: endpoint", said)
 
     def test_no_endpoint(self) -> None:

@@ -44,7 +44,7 @@ class Work:
         self.events: list[str] = []
         self.outcome: Outcome[Any] = Outcome()
         self.stopping: Deferred[None] = succeed(None)
-        self.reloads: list[Callable[[], None]] = []
+        self.reloads: list[Callable[[], object]] = []
 
     def startService(self) -> None:
         self.events.append("start")

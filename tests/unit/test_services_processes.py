@@ -81,6 +81,7 @@ class SenderProcessesTests(SynchronousTestCase):
         share: int | None,
         sessions: object,
         tls: object,
+        access: object,
     ) -> FakeWorker:
         self.assertTrue(archive.startswith("/"))
         self.settings.append(settings)

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.channels import ChannelPair
@@ -18,6 +19,7 @@ from walstream.protocols.standbys import Standby, StandbyState
 from walstream.services.worker_channel import Beat, Cancel, Channel, SessionEnded
 from walstream.services.worker_host import MainEnd
 from walstream.services.worker_reports import Reports
+from walstream.services.worker_roles import RemotePlaces
 from walstream.services.worker_sessions import WorkerSessions
 from walstream.services.worker_slots import RemoteSlots
 
@@ -81,6 +83,59 @@ class ChannelCase(SynchronousTestCase):
         """A turn of the reactor."""
         self.clock.advance(0)
         self.pair.deliver()
+
+
+class RemotePlacesTests(ChannelCase):
+    """`RemotePlaces`, answered by `MainEnd`: all workers' connections count together."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.places = RemotePlaces(self.worker)
+        self.other_main = MainEnd(self.sessions, lambda: None)
+        self.other_worker = Channel()  # type: ignore[no-untyped-call]
+        self.other_pair = ChannelPair(self.other_main, self.other_worker)
+        self.others = RemotePlaces(self.other_worker)
+
+    def enter(self, places: RemotePlaces, number: int, role: str = "r\udce9") -> bool:
+        """Whether a connection gets a place."""
+        entered = places.enter(number, role, 2)
+        self.assertNoResult(entered)
+        self.turn()
+        self.other_pair.deliver()
+        refused: list[CommandError] = []
+
+        def note(failure: Failure) -> None:
+            assert isinstance(failure.value, CommandError)
+            refused.append(failure.value)
+
+        entered.addErrback(note)
+        self.successResultOf(entered)
+        for error in refused:
+            self.assertEqual(
+                (error.sqlstate, error.message),
+                ("53300", f'too many connections for role "{role}"'),
+            )
+        return not refused
+
+    def test_together(self) -> None:
+        """Numbers are each worker's own."""
+        self.assertTrue(self.enter(self.places, 1))
+        self.assertTrue(self.enter(self.others, 1))
+        self.assertFalse(self.enter(self.places, 2))
+        self.assertTrue(self.enter(self.places, 3, "another"))
+        self.places.leave(2)
+        self.turn()
+        self.assertFalse(self.enter(self.others, 2))
+        self.places.leave(1)
+        self.turn()
+        self.assertTrue(self.enter(self.others, 2))
+
+    def test_a_worker_that_ends(self) -> None:
+        """Leaves nobody behind."""
+        self.enter(self.others, 1)
+        self.enter(self.others, 2)
+        self.other_main.connectionLost()
+        self.assertTrue(self.enter(self.places, 1))
 
 
 class RemoteSlotsTests(ChannelCase):

@@ -49,7 +49,7 @@ class FakeEnd(Channel):
 
     @Begin.responder
     def begin(
-        self, settings: bytes, clients: int | None, tls: bytes | None
+        self, settings: bytes, clients: int | None, tls: bytes | None, access: bytes | None
     ) -> Deferred[dict[str, object]]:
         self.heard.append((pickle.loads(settings), clients))
         self.tls = tls

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.log_capture import capture_log
 from walstream import __version__
+from walstream.access.policy import AccessFiles
 from walstream.archive.retention import RetentionPolicy
 from walstream.formats.compression import Compression, Method
 from walstream.formats.lsn import LSN
@@ -508,6 +509,33 @@ class ListenOptionsTests(OptionsCase):
         )
         options = self.command(SendOptions, "send", self.archive, "-ltcp:5433", "--trust-network")
         self.assertEqual(options.listen, "tcp:5433")
+
+    def test_access(self) -> None:
+        """Who comes in: everybody, or whom the files let in, which are named in full."""
+        self.assertIsNone(self.send().access)
+        access = self.hub("--hba=h").access
+        assert access is not None
+        roles = os.path.join(os.path.abspath(self.archive.partition("=")[2]), ".walstream/roles")
+        self.assertEqual(access.files, AccessFiles(os.path.abspath("h"), None, roles))
+        self.assertEqual((access.delay, access.may_trust_strangers), (0.25, True))
+        access = self.send("--hba=h", "--ident=i", "--roles=r", "--auth-delay=0").access
+        assert access is not None
+        paths = [os.path.abspath(name) for name in "hir"]
+        self.assertEqual((access.files, access.delay), (AccessFiles(*paths), 0.0))
+
+    def test_access_from_other_machines(self) -> None:
+        """Then nobody may come in for nothing, unless one says so."""
+        words = ("send", self.archive, "-ltcp:5433", "--hba=h")
+        self.assert_refused(words, "--tls-certificate", "--trust-network")
+        options = self.command(SendOptions, *words, "--trust-network")
+        assert options.access is not None
+        self.assertTrue(options.access.may_trust_strangers)
+
+    def test_access_without_rules(self) -> None:
+        """Maps and roles are of no use."""
+        for name in ("--ident=i", "--roles=r"):
+            with self.assertRaisesRegex(usage.UsageError, "with --hba only"):
+                self.send(name)
 
     def test_processes(self) -> None:
         """One, a number, or as many as there are cores."""

@@ -208,7 +208,7 @@ class RefusedTests(SynchronousTestCase):
             (b"n,,n=a", "08P01"),
             (b"x,,n=,r=abc", "08P01"),
             (b"n,a=me,n=,r=abc", "0A000"),
-            (b"n,,m=x,n=,r=abc", "08P01"),
+            (b"n,,m=x,n=,r=abc", "0A000"),
             (b"n,,n=,r=abc,m=x", "0A000"),
             (b"n,,n=,r=", "08P01"),
             (b"n,,n=,r=a\x7fb", "08P01"),

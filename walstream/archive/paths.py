@@ -40,6 +40,7 @@ class ArchivePaths:
     :ivar readers: the directory in which processes say what they still read.
     :ivar retention: locked by whoever removes WAL, and shared by who begins to read.
     :ivar control: the directory of the control sockets.
+    :ivar roles: who may come in: the verifiers of their passwords, and their limits.
     :ivar compressing: the directory of compressed segments, until they are verified.
     """
 
@@ -60,6 +61,7 @@ class ArchivePaths:
         self.readers = join(self.own, "readers")
         self.retention = join(self.own, "retention")
         self.control = join(self.own, "control")
+        self.roles = join(self.own, "roles")
         self.compressing = join(self.own, "compressing")
 
     def of(self, name: str) -> str:

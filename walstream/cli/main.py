@@ -48,6 +48,10 @@ COMMANDS: dict[str, Command] = {
         "walstream.cli.status", "Show the processes of an archive, and what each standby has."
     ),
     "verify": Command("walstream.cli.verify", "Check that an archive is good, to each record."),
+    "role": Command("walstream.cli.role", "Say who may come in, by which password, and how far."),
+    "hba-check": Command(
+        "walstream.cli.hba_check", "Show which rule a connection meets, and what it has to prove."
+    ),
     "restore-wal": Command("walstream.cli.restore_wal", "For a server's restore_command."),
 }
 

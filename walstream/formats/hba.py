@@ -25,6 +25,7 @@ __all__ = [
     "ConnectionKind",
     "HBARule",
     "IncomingConnection",
+    "depends_on_name",
     "first_match",
     "read_hba",
 ]
@@ -106,19 +107,27 @@ class HBARule:
     client_certificate: ClientCertificate = ClientCertificate.ANY
     uses_distinguished_name: bool = False
 
+    @property
+    def is_for_replication(self) -> bool:
+        """Whether it is about physical replication at all: ``all`` is not."""
+        return any(token.is_keyword("replication") for token in self.databases)
+
     def means(self, connection: IncomingConnection, near: Near) -> bool:
         """Whether it is about a physical replication connection like this one.
 
         :param near: our own addresses.
         """
+        return self.could_mean(connection) and (
+            connection.address is None
+            or self.address.means(connection.address, connection.host_names, near)
+        )
+
+    def could_mean(self, connection: IncomingConnection) -> bool:
+        """Whether it would, if only the address were the right one."""
         is_local = connection.address is None
         return (
-            self.kind.means(is_local=is_local, is_encrypted=connection.is_encrypted)
-            and any(token.is_keyword("replication") for token in self.databases)
-            and (
-                connection.address is None
-                or self.address.means(connection.address, connection.host_names, near)
-            )
+            self.is_for_replication
+            and self.kind.means(is_local=is_local, is_encrypted=connection.is_encrypted)
             and any(_means_user(token, connection.user) for token in self.users)
         )
 
@@ -128,6 +137,18 @@ def first_match(
 ) -> HBARule | None:
     """The rule that decides about a connection; None: there is no entry."""
     return next((rule for rule in rules if rule.means(connection, near)), None)
+
+
+def depends_on_name(rules: Sequence[HBARule], connection: IncomingConnection, near: Near) -> bool:
+    """Whether the names of the client's host have to be known to tell which rule decides."""
+    if connection.address is None:
+        return False
+    for rule in rules:
+        if rule.address.host_name is not None and rule.could_mean(connection):
+            return True
+        if rule.means(connection, near):
+            return False
+    return False
 
 
 def read_hba(path: str, files: Files) -> list[HBARule]:

@@ -21,7 +21,15 @@ from walstream.errors import FormatError
 from walstream.formats.auth_file import AuthLine, Files, read_auth_file
 from walstream.formats.lsn import INVALID, LSN
 
-__all__ = ["Limits", "Role", "parse_roles", "role_line", "with_role", "without_role"]
+__all__ = [
+    "Limits",
+    "Role",
+    "parse_limits",
+    "parse_roles",
+    "role_line",
+    "with_role",
+    "without_role",
+]
 
 _NO_VERIFIER: Final = "-"
 _LONGEST_NAME: Final = 63  # NAMEDATALEN - 1
@@ -168,11 +176,19 @@ def _role(line: AuthLine) -> Role:
     words = [tokens[0].text for tokens in line.fields if len(tokens) == 1]
     if len(words) != len(line.fields) or len(words) < 2:
         raise _wrong(line, "a role is a name, a verifier or -, and its limits")
-    name, verifier, *limits = words
-    return Role(name, None if verifier == _NO_VERIFIER else verifier, _limits(line, limits))
+    name, verifier, *words = words
+    try:
+        limits = parse_limits(words)
+    except FormatError as error:
+        raise _wrong(line, str(error)) from None
+    return Role(name, None if verifier == _NO_VERIFIER else verifier, limits)
 
 
-def _limits(line: AuthLine, words: Sequence[str]) -> Limits:
+def parse_limits(words: Sequence[str]) -> Limits:
+    """Read limits as they are written: ``connections=2``, say.
+
+    :raises FormatError: for the first that is wrong.
+    """
     connections: int | None = None
     timelines: tuple[int, int | None] = (1, None)
     start = INVALID
@@ -180,24 +196,21 @@ def _limits(line: AuthLine, words: Sequence[str]) -> Limits:
         name, _, value = word.partition("=")
         match name:
             case "connections":
-                connections = _number(line, value)
+                connections = _number(value)
             case "timelines":
                 first, dash, last = value.partition("-")
-                begin = _number(line, first)
-                timelines = (begin, begin if not dash else _number(line, last) if last else None)
+                begin = _number(first)
+                timelines = (begin, begin if not dash else _number(last) if last else None)
             case "from":
-                try:
-                    start = LSN.parse(value)
-                except FormatError as error:
-                    raise _wrong(line, str(error)) from None
+                start = LSN.parse(value)
             case _:
-                raise _wrong(line, f'there is no limit "{name}", but connections, timelines, from')
+                raise FormatError(f'there is no limit "{name}", but connections, timelines, from')
     return Limits(connections, timelines, start)
 
 
-def _number(line: AuthLine, text: str) -> int:
+def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise _wrong(line, f'"{text}" is no number')
+        raise FormatError(f'"{text}" is no number')
     return int(text)
 
 

@@ -91,6 +91,8 @@ class SenderPhase(Enum):
     """Where a walsender's conversation with its client stands."""
 
     STARTUP = "no startup packet has come"
+    ADMITTING = "it is found out whether the client comes in"
+    AUTHENTICATING = "the client has to prove who it is"
     READY = "a command may come"
     ANSWERING = "a command is being answered"
     STREAMING = "WAL goes out"
@@ -104,7 +106,9 @@ class SenderPhase(Enum):
 _S = SenderPhase
 
 SENDER_TRANSITIONS: Mapping[SenderPhase, Mapping[str, SenderPhase]] = {
-    _S.STARTUP: {},  # the startup packet has no type byte: `WALSender` goes to READY
+    _S.STARTUP: {},  # the startup packet has no type byte: `WALSender` goes to ADMITTING
+    _S.ADMITTING: {},  # nothing is read meanwhile
+    _S.AUTHENTICATING: {"p": _S.ADMITTING},  # a password message, SASLInitialResponse, SASLResponse
     _S.READY: {
         "Q": _S.ANSWERING,  # Query
         "X": _S.CLOSED,  # Terminate
@@ -133,7 +137,8 @@ SENDER_TRANSITIONS: Mapping[SenderPhase, Mapping[str, SenderPhase]] = {
     },
     _S.CLOSED: {},
 }
-# Of its own accord a sender goes from STARTUP to READY (the client was let in), from ANSWERING to
+# Of its own accord a sender goes from STARTUP to ADMITTING (the client has said who it is), from
+# there to AUTHENTICATING (it has to prove it) and to READY (it was let in), from ANSWERING to
 # READY (the answer is complete), STREAMING or STREAMING_2009 (it is a stream), from STREAMING to
 # SHUTTING_DOWN (the service stops), from both to DRAINING (the timeline ended), from a stream to
 # READY (it broke off with an error), and from anywhere to CLOSED.

@@ -11,12 +11,13 @@ from twisted.python.failure import Failure
 
 from walstream.errors import CommandError, EndOfTimeline, ProtocolViolation, WALUnavailable
 from walstream.formats.lsn import LSN
-from walstream.interfaces import ISlotStore, IWALCursor, IWALProvider, WALPosition
+from walstream.interfaces import IGate, ISlotStore, IWALCursor, IWALProvider, WALPosition
 from walstream.protocols.answers import Answers
 from walstream.protocols.arrivals import Arrivals
 from walstream.protocols.delayed import open_delayed
 from walstream.protocols.direct import DirectWriter, direct_connection
 from walstream.protocols.encrypting import TLSServer
+from walstream.protocols.entrance import OpenGate
 from walstream.protocols.hold import Hold
 from walstream.protocols.lag import LagTracker
 from walstream.protocols.limits import Limits
@@ -62,13 +63,16 @@ class WALSender(Session):
         cancel: Callable[[int, bytes], None],
         limits: Limits | None = None,
         tls: TLSServer | None = None,
+        gate: IGate | None = None,
     ) -> None:
         """
         :param limits: what the sessions share; None for a session that has it all for itself.
         :param tls: how connections are encrypted; None if they are not.
+        :param gate: decides who comes in; None: everybody does.
         """
         limits = limits or Limits.of(settings, provider, clock)
-        super().__init__(provider, settings, clock, pid, key, cancel, limits, tls)
+        gate = gate or OpenGate()
+        super().__init__(provider, settings, clock, pid, key, cancel, limits, gate, tls)
         self.stream: OutgoingStream | None = None
         self.standby: Standby | None = None
         self.is_delayed = False
@@ -223,6 +227,7 @@ class WALSender(Session):
         self.is_delayed = arrivals is not None
         modern = payload is WALPayload.MODERN
         may_wait = modern and self._settings.hold_ahead > 0
+        self.check_stream(timeline or self._provider.end().timeline, start)
         request = await decide(self._provider, timeline, start, may_wait=may_wait)
         if isinstance(request, EndOfTimeline):
             if arrivals is None:

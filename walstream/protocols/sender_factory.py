@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from walstream.interfaces import ISlotStore, IWALProvider
+from walstream.interfaces import IGate, ISlotStore, IWALProvider
 from walstream.protocols.encrypting import TLSServer
 from walstream.protocols.laggards import Laggards
 from walstream.protocols.limits import Limits
@@ -44,14 +44,17 @@ class WALSenderFactory(Factory):
         clock: IReactorTime,
         limits: Limits | None = None,
         tls: TLSServer | None = None,
+        gate: IGate | None = None,
     ) -> None:
         """
         :param limits: what the sessions share; None for the limits of the settings, in this
             process alone.
         :param tls: how connections are encrypted; None if they are not.
+        :param gate: decides who comes in; None: everybody does.
         """
         self.standbys = Standbys()
         self.limits = limits or Limits.of(settings, provider, clock)
+        self._gate = gate
         self._provider = provider
         self._slots = slots
         self._settings = settings
@@ -99,6 +102,7 @@ class WALSenderFactory(Factory):
             self.cancel,
             self.limits,
             self._tls,
+            self._gate,
         )
         self._sessions[pid] = session
         return session

@@ -17,17 +17,21 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from walstream.errors import CommandError, ProtocolViolation, WALUnavailable
-from walstream.interfaces import IWALProvider
+from walstream.formats.log_text import printable
+from walstream.formats.lsn import LSN
+from walstream.interfaces import IGate, IPermit, IWALProvider
+from walstream.protocols.applicant import applicant
 from walstream.protocols.encrypting import Encrypting, TLSServer
+from walstream.protocols.entrance import Entrance
 from walstream.protocols.limits import Limits
 from walstream.protocols.line import Line
 from walstream.protocols.phases import SENDER_TRANSITIONS, SenderPhase, after
 from walstream.protocols.settings import SenderSettings
-from walstream.protocols.welcome import Client, Welcome, printable
+from walstream.protocols.welcome import Client, Welcome
 from walstream.wire import messages
 from walstream.wire.copydata import UnknownStandbyMessage
 from walstream.wire.encryption import Encryption
-from walstream.wire.frames import Frame, FrameReader, frontend_limit
+from walstream.wire.frames import Frame, FrameReader, Frontend, frontend_limit
 
 __all__ = ["Session"]
 
@@ -39,6 +43,8 @@ _STREAMS = frozenset(
         SenderPhase.SHUTTING_DOWN,
     }
 )
+# No message is taken while something is done for the last one.
+_BUSY = frozenset({SenderPhase.ADMITTING, SenderPhase.ANSWERING, SenderPhase.CLOSED})
 
 
 @implementer(IPushProducer, IHandshakeListener)
@@ -51,9 +57,10 @@ class Session(Line):
 
     :ivar phase: see `SenderPhase`.
     :ivar pid: the session's number, as the client learns it from BackendKeyData.
-    :ivar client: who it is; None until the startup packet has come.
+    :ivar client: who it is; None until it was let in.
     :param cancel: called with a pid and a key that a CancelRequest names.
     :param limits: what the sessions share, of which this one takes its part.
+    :param gate: decides whether the client comes in.
     :param tls: how connections are encrypted; None if they are not.
     """
 
@@ -68,6 +75,7 @@ class Session(Line):
         key: bytes,
         cancel: Callable[[int, bytes], None],
         limits: Limits,
+        gate: IGate,
         tls: TLSServer | None = None,
     ) -> None:
         super().__init__(clock, settings.close_timeout)
@@ -79,8 +87,11 @@ class Session(Line):
         self._startup_timeout = settings.startup_timeout
         self._limits = limits
         self._encrypting = Encrypting(tls)
-        self._welcome = Welcome(provider, limits.admission, pid, key, cancel)
-        self._reader = FrameReader(frontend_limit)
+        self._welcome = Welcome(provider, pid, key, cancel)
+        self._entrance = Entrance(gate, limits.admission, pid, self.send, self._proved)
+        self._entering: Deferred[None] | None = None
+        self._is_refused = False
+        self._reader = FrameReader(self._authentication_limit)
         self._is_taking = False
         self._origin = "[unknown]"
         self._since = 0.0
@@ -130,8 +141,11 @@ class Session(Line):
                 self._log_no_encryption(why)
         super().connectionLost(reason)
         self.phase = SenderPhase.CLOSED
-        self._limits.strangers.leave(self.pid)
+        self._leave()
         self._limits.admission.leave(self.pid)
+        self._log_end()
+
+    def _log_end(self) -> None:
         if self.client is not None:
             self._log.info(
                 "replication connection {pid} ended: {client} {origin}: {reason}; "
@@ -142,6 +156,14 @@ class Session(Line):
                 reason=printable(self.close_reason),
                 duration=_session_time(self._clock.seconds() - self._since),
                 progress=self.progress(),
+            )
+        elif self._welcome.client is not None and not self._is_refused:
+            self._log.info(
+                "replication connection {pid} did not come in: {client} {origin}: {reason}",
+                pid=self.pid,
+                client=str(self._welcome.client),
+                origin=self._origin,
+                reason=printable(self.close_reason),
             )
 
     # What the transport calls: IPushProducer.
@@ -179,7 +201,8 @@ class Session(Line):
         if self._welcome.finished:
             self.close("cancel request")
         elif self._welcome.client is not None:
-            self._let_in(self._welcome.client)
+            self._reader.feed(self._welcome.take_rest())
+            self._admit(self._ask(self._welcome.client))
 
     def _crowd_out(self) -> None:
         self.abort("too many connections have not said who they are")
@@ -193,12 +216,17 @@ class Session(Line):
         )
 
     def _turn_away(self, error: CommandError) -> None:
+        client = f"{self._welcome.client} " if self._welcome.client is not None else ""
+        detail = f": {error.log_detail}" if error.log_detail else ""
         self._log.warn(
-            "replication connection {pid} refused: {origin}: {reason}",
+            "replication connection {pid} refused: {client}{origin}: {reason}{detail}",
             pid=self.pid,
+            client=client,
             origin=self._origin,
             reason=printable(error.message),
+            detail=printable(detail),
         )
+        self._is_refused = True
         legacy = self._welcome.legacy_refusal(error)
         if legacy is None:
             self.fatal(error)
@@ -206,10 +234,66 @@ class Session(Line):
             self.send(legacy)
             self.close(error.message)
 
+    # Authentication.
+
+    async def _ask(self, client: Client) -> bool:
+        version = self._welcome.server_version
+        applying = applicant(client, self.transport, self.encryption)
+        return await self._entrance.ask(applying, version)
+
+    def _admit(self, work: Coroutine[Deferred[Any], Any, bool]) -> None:
+        """Go on when it is known whether the client comes in; it has to wait so long."""
+        self.phase = SenderPhase.ADMITTING
+        entering = Deferred.fromCoroutine(work).addCallbacks(self._admitted, self._not_admitted)
+        self._entering = entering.addErrback(self.fail)
+        if self.phase is SenderPhase.ADMITTING:
+            self.pause_reading()
+
+    def _admitted(self, is_in: bool) -> None:
+        if self.phase is SenderPhase.CLOSED:
+            return
+        if is_in:
+            assert self._welcome.client is not None, "it has said who it is"
+            self._let_in(self._welcome.client)
+        else:
+            self.phase = SenderPhase.AUTHENTICATING
+        self._take_frames()
+
+    def _not_admitted(self, failure: Failure) -> Failure | None:
+        if self.phase is SenderPhase.CLOSED:
+            return None  # it is gone, and what was done for it was cancelled
+        if not isinstance(failure.value, CommandError):
+            return failure
+        self._turn_away(failure.value)
+        return None
+
+    def _proved(self, permit: IPermit) -> None:
+        if permit.identity is not None:
+            self._log.info(
+                "replication connection {pid}: connection authenticated: {identity}",
+                pid=self.pid,
+                identity=permit.identity,
+            )
+
+    def _authentication_limit(self, kind: int) -> int:
+        """How long a message may be until the client is in."""
+        if kind != Frontend.PASSWORD:
+            raise CommandError(
+                "08P01", f"expected {self._entrance.expects}, got message type {kind}"
+            )
+        return self._entrance.longest
+
+    def _no_password(self, error: ProtocolViolation) -> CommandError:
+        """What PostgreSQL says of a message that is too long or too short to be an answer."""
+        assert self._welcome.client is not None, "it has said who it is"
+        message = f'password authentication failed for user "{self._welcome.client.user}"'
+        return CommandError("28P01", message, log_detail=str(error))
+
     def _let_in(self, client: Client) -> None:
         self.client = client
         self._limits.strangers.leave(self.pid)
         self.let_in()
+        self._reader.limit = frontend_limit
         self.phase = SenderPhase.READY
         self._log.info(
             "replication connection {pid} authorized: {client}{encryption} {origin}",
@@ -218,8 +302,22 @@ class Session(Line):
             encryption=f" {self.encryption}" if self.encryption is not None else "",
             origin=self._origin,
         )
-        self._reader.feed(self._welcome.take_rest())
-        self._take_frames()
+        self.send(self._welcome.greeting())
+
+    def check_stream(self, timeline: int, start: LSN) -> None:
+        """The client asks for WAL.
+
+        :raises CommandError: if it may not have that.
+        """
+        assert self._entrance.permit is not None, "only who was let in can ask for a stream"
+        self._entrance.permit.check_stream(timeline, start)
+
+    def _leave(self) -> None:
+        """Nothing is done for the client any more, nor counted."""
+        self._limits.strangers.leave(self.pid)
+        if self._entering is not None:
+            self._entering.cancel()
+        self._entrance.leave()
 
     # Messages.
 
@@ -233,8 +331,13 @@ class Session(Line):
                 self._handle(frame)
         except UnknownStandbyMessage as error:
             self.close(str(error))  # without a word to the client, as PostgreSQL
+        except CommandError as error:
+            self._turn_away(error)
         except ProtocolViolation as error:
-            self.fatal(CommandError(error.sqlstate, str(error)))
+            if self.phase is SenderPhase.AUTHENTICATING:
+                self._turn_away(self._no_password(error))
+            else:
+                self.fatal(CommandError(error.sqlstate, str(error)))
         finally:
             self._is_taking = False
         if self._wants_more():
@@ -243,7 +346,7 @@ class Session(Line):
             self.pause_reading()
 
     def _wants_more(self) -> bool:
-        if self.phase in (SenderPhase.ANSWERING, SenderPhase.CLOSED):
+        if self.phase in _BUSY:
             return False
         return self.phase in _STREAMS or not self.output_full
 
@@ -255,6 +358,8 @@ class Session(Line):
             raise _violation(before, frame.kind) from error
         if self.phase is SenderPhase.CLOSED:
             self.close(self.close_reason)
+        elif self.phase is SenderPhase.ADMITTING:
+            self._admit(self._entrance.prove(frame.body))
         elif kind == "Q" and self.phase is SenderPhase.ANSWERING:
             self._do(self.execute(messages.parse_query(frame.body)))
         elif kind == "c" and self.phase is SenderPhase.ANSWERING:
@@ -334,13 +439,13 @@ class Session(Line):
     def close(self, reason: str) -> None:
         """Let what was written out, then close."""
         self.phase = SenderPhase.CLOSED
-        self._limits.strangers.leave(self.pid)
+        self._leave()
         super().close(reason)
 
     def abort(self, reason: str) -> None:
         """Close at once."""
         self.phase = SenderPhase.CLOSED
-        self._limits.strangers.leave(self.pid)
+        self._leave()
         super().abort(reason)
 
 

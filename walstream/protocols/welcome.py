@@ -1,7 +1,6 @@
-"""How a walsender lets a client in: the startup packet and everything up to ReadyForQuery.
+"""How a walsender meets a client: its first packets, and what it is told when it has come in.
 
-This version asks nobody for a password: whoever reaches the port is let in, which is why the
-services refuse to listen beyond loopback unless told that the network may be trusted.
+What the client has to prove in between is not known here: see `walstream.protocols.entrance`.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from walstream.errors import CommandError
-from walstream.interfaces import IWALProvider
-from walstream.protocols.admission import Admission, too_many_clients
+from walstream.formats.log_text import word
+from walstream.interfaces import IWALProvider, SystemIdentity
 from walstream.protocols.settings import parameter_status
 from walstream.wire import messages
 from walstream.wire.frames import StartupPacket, StartupReader
@@ -29,7 +28,7 @@ from walstream.wire.startup import (
     unknown_extensions,
 )
 
-__all__ = ["Client", "Welcome", "described", "printable"]
+__all__ = ["Client", "Welcome", "described"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +57,15 @@ class Client:
 class Welcome:
     """Reads a connection's first packets and answers them.
 
-    :ivar client: who was let in; None until then.
+    :ivar client: who it says it is; None until then.
     :ivar finished: the connection has done what it came for, a CancelRequest, and is to be closed.
     :ivar may_encrypt: whether a client that asks for TLS gets it.
     :ivar awaits_encryption: TLS is to follow, and nothing is read before `encrypted`.
-    :param admission: asked whether there is room for another client.
     """
 
     def __init__(
         self,
         provider: IWALProvider,
-        admission: Admission,
         pid: int,
         key: bytes,
         cancel: Callable[[int, bytes], None],
@@ -78,7 +75,6 @@ class Welcome:
         self.may_encrypt = False
         self.awaits_encryption = False
         self._provider = provider
-        self._admission = admission
         self._pid = pid
         self._key = key
         self._cancel = cancel
@@ -99,7 +95,7 @@ class Welcome:
         """The answer to the next packet; None if more must come first, or nothing is to follow.
 
         :raises ProtocolViolation: for what cannot be a startup packet: it gets no answer.
-        :raises CommandError: for a client that is not let in: its ErrorResponse is FATAL.
+        :raises CommandError: for what is refused whoever asks: its ErrorResponse is FATAL.
         """
         if self.client is not None or self.finished or self.awaits_encryption:
             return None
@@ -148,32 +144,40 @@ class Welcome:
         version = check_protocol_version(packet.code)
         parameters = parse_startup(packet.body)
         _check_mode(parameters)
+        self._identity()
+        self.client = Client(parameters)
+        extensions = unknown_extensions(parameters)
+        if version != packet.code or extensions:
+            return negotiate_protocol_version(version, extensions)
+        return b""
+
+    @property
+    def server_version(self) -> str:
+        """As what we speak.
+
+        :raises CommandError: if there is no WAL yet to tell.
+        """
+        return self._identity().server_version
+
+    def greeting(self) -> bytes:
+        """What a client is told when it has come in, behind AuthenticationOk."""
+        assert self.client is not None, "it has said who it is"
+        answer = b""
+        for name, value in parameter_status(self._identity(), self.client.parameters).items():
+            answer += messages.parameter_status(name, value)
+        return answer + messages.backend_key_data(self._pid, self._key) + messages.ready_for_query()
+
+    def _identity(self) -> SystemIdentity:
         identity = self._provider.identity
         if identity is None:
             raise CommandError("57P03", "the database system is starting up")
-        # Before AuthenticationOk, as PostgreSQL, which looks for room before it asks who comes.
-        if not self._admission.enter(self._pid):
-            raise too_many_clients(self._admission.limit, identity.server_version)
-        answer = b""
-        extensions = unknown_extensions(parameters)
-        if version != packet.code or extensions:
-            answer = negotiate_protocol_version(version, extensions)
-        answer += messages.authentication_ok()
-        for name, value in parameter_status(identity, parameters).items():
-            answer += messages.parameter_status(name, value)
-        self.client = Client(parameters)
-        return answer + messages.backend_key_data(self._pid, self._key) + messages.ready_for_query()
+        return identity
 
 
 def described(user: str, application_name: str) -> str:
     """A client as the log names it."""
-    name = application_name or "[unknown]"
-    return f"user={printable(user)} application_name={printable(name)}"
-
-
-def printable(text: str) -> str:
-    """What a client says, for the log: it may say something that would forge lines of it."""
-    return text if text.isprintable() else ascii(text)
+    name = word(application_name) if application_name else "[unknown]"
+    return f"user={word(user)} application_name={name}"
 
 
 def _unencrypted_data(code: int) -> CommandError:

@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.endpoints import serverFromString
 
 from walstream.archive.reader import ArchiveReader
-from walstream.interfaces import ISlotStore, IWALProvider
 from walstream.protocols.downstream import NOBODY, Downstream, DownstreamSettings
 from walstream.protocols.receiver import ReceiverSettings
-from walstream.protocols.sender_factory import WALSenderFactory
 from walstream.protocols.settings import SenderSettings
+from walstream.services.access import Access
 from walstream.services.archive_care import ArchiveCare
 from walstream.services.control import IN_ARCHIVE, control_sockets
 from walstream.services.control_document import Document, ReceivingSide, SendingSide
 from walstream.services.control_values import feedback_value, policy_value, sync_state
 from walstream.services.endpoint import UpstreamEndpoint
 from walstream.services.hub import HubService, Storage
+from walstream.services.listen import private_socket
 from walstream.services.loop_watch import LoopWatch
-from walstream.services.processes import SenderProcesses
 from walstream.services.receive import ReceiverService
 from walstream.services.send import SenderService
+from walstream.services.senders import make_senders
 from walstream.services.slot import SlotAction, SlotService
 from walstream.services.slot_care import SlotCare
 from walstream.services.synchronous_watch import StandbyInquiry
@@ -105,6 +104,7 @@ def send(
     control: str = IN_ARCHIVE,
     processes: int = 1,
     tls: ServerTLS | None = None,
+    access: Access | None = None,
 ) -> HubService:
     """Serve the directory *archive*, which another process may be filling.
 
@@ -113,19 +113,18 @@ def send(
     :param control: where the control socket is: see `control_sockets`.
     :param processes: how many processes send; with more than one, this one does not.
     :param tls: with what clients' connections are encrypted, if they want; None: they can't be.
+    :param access: who comes in; None: everybody who can reach it.
     """
     reader = ArchiveReader(archive, reactor)
     slots, keeper = slot_care.keep(reactor, archive)
-    factory, workers = _senders(reactor, archive, reader, slots, settings, processes, tls)
-    sender = SenderService(serverFromString(reactor, listen), factory)
+    senders = make_senders(reactor, archive, reader, slots, settings, processes, tls, access)
+    factory = senders.factory
+    sender = SenderService(serverFromString(reactor, private_socket(listen)), factory)
     document = Document("send", reader.paths.root, reader, reactor, time.time)
     document.sending = SendingSide(factory.standbys, settings, slots, factory.look)
     sockets = control_sockets(reactor, control, reader, document)
-    return HubService(
-        [reader.storage, slots, keeper, *workers, *sockets],
-        sender=sender,
-        reloads=_reloads(factory, tls),
-    )
+    storage: list[Storage] = [reader.storage, slots, keeper, *senders.storage, *sockets]
+    return HubService(storage, sender=sender, reloads=senders.reloads)
 
 
 def hub(
@@ -143,6 +142,7 @@ def hub(
     control: str = IN_ARCHIVE,
     processes: int = 1,
     tls: ServerTLS | None = None,
+    access: Access | None = None,
 ) -> HubService:
     """Receive from *upstream* into the directory *archive*, and serve it.
 
@@ -155,10 +155,14 @@ def hub(
     :param processes: how many processes send; with more than one, this one receives only, and
         what is served is durable whatever *care* says.
     :param tls: with what clients' connections are encrypted, if they want; None: they can't be.
+    :param access: who comes in; None: everybody who can reach it.
     """
     directory = care.directory(reactor, archive)
     slots, keeper = slot_care.keep(reactor, archive, directory.assure)
-    factory, workers = _senders(reactor, archive, directory, slots, sender_settings, processes, tls)
+    senders = make_senders(
+        reactor, archive, directory, slots, sender_settings, processes, tls, access
+    )
+    factory = senders.factory
     standbys = factory.standbys
     made = downstream.made_for(standbys, reactor, sender_settings.sender_timeout)
     receiver = ReceiverService(
@@ -171,7 +175,7 @@ def hub(
         loop_watch=LoopWatch(standbys),
         downstream=made,
     )
-    sender = SenderService(serverFromString(reactor, listen), factory)
+    sender = SenderService(serverFromString(reactor, private_socket(listen)), factory)
     document = Document("hub", directory.paths.root, directory, reactor, time.time, directory)
     document.receiving = _receiving_side(receiver, settings, made)
     document.sending = SendingSide(
@@ -181,47 +185,11 @@ def hub(
         directory.storage,
         slots,
         keeper,
-        *workers,
+        *senders.storage,
         *control_sockets(reactor, control, directory, document),
         *care.caretakers(reactor, directory),
     ]
-    reloads = _reloads(factory, tls)
-    return HubService(storage, receiver=receiver, sender=sender, reloads=reloads)
-
-
-def _senders(
-    reactor: Any,
-    archive: _Path,
-    provider: IWALProvider,
-    slots: ISlotStore,
-    settings: SenderSettings,
-    processes: int,
-    tls: ServerTLS | None,
-) -> tuple[WALSenderFactory | SenderProcesses, list[Storage]]:
-    """What serves clients, and what of it has to be opened and closed."""
-    if processes == 1:
-        return WALSenderFactory(provider, slots, settings, reactor, tls=tls), []
-    files = None if tls is None else tls.files
-    workers = SenderProcesses(reactor, archive, provider, slots, settings, processes, tls=files)
-    return workers, [workers]
-
-
-def _reloads(
-    factory: WALSenderFactory | SenderProcesses, tls: ServerTLS | None
-) -> list[Callable[[], object]]:
-    """What is to be read again when it has been changed."""
-    if tls is None:
-        return []
-    if isinstance(factory, SenderProcesses):
-        # Workers read the files by themselves; whether they are good is said once.
-        workers = factory
-
-        def reload() -> None:
-            if tls.reload():
-                workers.reload()
-
-        return [reload]
-    return [tls.reload]
+    return HubService(storage, receiver=receiver, sender=sender, reloads=senders.reloads)
 
 
 def _receiving_side(

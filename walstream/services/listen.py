@@ -1,13 +1,14 @@
 """Whether a server endpoint string reaches further than this machine.
 
-Nobody is authenticated yet, so that is the one question about ``--listen`` that matters. Twisted
-itself answers it: the endpoint is told to listen on a reactor that only takes down what it is
-asked.
+Where it does, clients have to prove who they are, and what they get has to be encrypted. Twisted
+itself answers the question: the endpoint is told to listen on a reactor that only takes down what
+it is asked.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Any
 
 from twisted.internet.defer import maybeDeferred
@@ -16,31 +17,89 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 
 from walstream.errors import FormatError
 
-__all__ = ["check_endpoint"]
+__all__ = ["check_endpoint", "private_socket", "reaches_out"]
 
 _REMEDY = (
-    "this version lets every client in, so it listens on this machine only, e.g. "
-    "tcp:5433:interface=127.0.0.1 or unix:/run/walstream/.s.PGSQL.5433; "
-    "--trust-network allows more, on a network that you trust"
+    "or let it listen on this machine only, e.g. tcp:5433:interface=127.0.0.1 or "
+    "unix:/run/walstream/.s.PGSQL.5433; --trust-network allows more, on a network that you trust"
 )
+# Colons that separate the arguments of an endpoint string: those without a backslash before them.
+_ARGUMENTS = re.compile(r"((?:[^:\\]|\\.)*)(?::|$)", re.DOTALL)
 
 
-def check_endpoint(description: str, *, trust_network: bool) -> None:
+def check_endpoint(
+    description: str, *, trust_network: bool, has_rules: bool = False, has_tls: bool = False
+) -> None:
     """Check a server endpoint string.
 
-    :param trust_network: whether clients from other machines may come in.
+    :param trust_network: whether clients from other machines may come in, whatever there is.
+    :param has_rules: whether there are rules about who comes in.
+    :param has_tls: whether connections can be encrypted.
     :raises FormatError: if it isn't one, or one that other machines can reach without trust.
+    """
+    if trust_network or (has_rules and has_tls):
+        _probed(description)
+        return
+    where = _reach(description)
+    if where is not None:
+        lacks = "nobody is asked for a password" if not has_rules else "nothing is encrypted"
+        if not has_rules and not has_tls:
+            lacks += ", and nothing is encrypted"
+        remedy = " and ".join(
+            option
+            for option, is_there in (("--hba", has_rules), ("--tls-certificate", has_tls))
+            if not is_there
+        )
+        raise FormatError(
+            f"{description!r} will not do: {where}, where {lacks}; give it {remedy}, {_REMEDY}"
+        )
+
+
+def reaches_out(description: str) -> bool:
+    """Whether other machines can reach an endpoint, as far as is known.
+
+    :raises FormatError: if it isn't one.
+    """
+    return _reach(description) is not None
+
+
+def private_socket(description: str) -> str:
+    """The endpoint, with a UNIX socket for its owner only, unless it says otherwise.
+
+    Twisted's are for everybody.
+    """
+    kind, *arguments = [match[1] for match in _ARGUMENTS.finditer(description)][:-1]
+    if kind.lower() != "unix":
+        return description
+    says_mode = any(argument.startswith("mode=") for argument in arguments)
+    is_second = len(arguments) > 1 and "=" not in arguments[1]
+    return description if says_mode or is_second else f"{description}:mode=600"
+
+
+def _reach(description: str) -> str | None:
+    """Where it can be reached from other machines, as words; None if it cannot."""
+    if description.partition(":")[0].lower() == "systemd":
+        return "systemd knows who can reach its socket, walstream does not"
+    probe = _probed(description)
+    if not probe.asked:
+        return "who can reach it is not to be seen"
+    for interface in probe.interfaces:
+        if not _is_loopback(interface):
+            where = f"interface {interface}" if interface else "all interfaces"
+            return f"it listens on {where}"
+    return None
+
+
+def _probed(description: str) -> _ListeningProbe:
+    """What it listens on.
+
+    :raises FormatError: if it is no endpoint, or none that will do for anybody.
     """
     kind = description.partition(":")[0].lower()
     if kind == "ssl":
         raise FormatError(
-            f"{description!r} will not do: this version of walstream does not speak TLS, and "
-            "PostgreSQL's clients ask for it after they connected; use a tcp: or unix: endpoint"
-        )
-    if kind == "systemd" and not trust_network:
-        raise FormatError(
-            f"{description!r} will not do: systemd knows who can reach its socket, "
-            f"walstream does not; {_REMEDY}"
+            f"{description!r} will not do: PostgreSQL's clients ask for TLS after they "
+            "have connected, and it speaks TLS before; use a tcp: or unix: endpoint"
         )
     probe = _ListeningProbe()
     endpoint = _parse(probe, description)
@@ -49,8 +108,7 @@ def check_endpoint(description: str, *, trust_network: bool) -> None:
         factory: Any = None
         maybeDeferred(endpoint.listen, factory).addErrback(lambda _: None)
     _check_ports(description, probe)
-    if not trust_network:
-        _check_reach(description, probe)
+    return probe
 
 
 def _parse(probe: _ListeningProbe, description: str) -> IStreamServerEndpoint:
@@ -69,17 +127,6 @@ def _check_ports(description: str, probe: _ListeningProbe) -> None:
     for port in probe.ports:
         if not 0 <= port <= 65535:
             raise FormatError(f"{description!r} will not do: there is no port {port}")
-
-
-def _check_reach(description: str, probe: _ListeningProbe) -> None:
-    if not probe.asked:
-        raise FormatError(
-            f"{description!r} will not do: who can reach it is not to be seen; {_REMEDY}"
-        )
-    for interface in probe.interfaces:
-        if not _is_loopback(interface):
-            where = f"interface {interface}" if interface else "all interfaces"
-            raise FormatError(f"{description!r} will not do: it listens on {where}; {_REMEDY}")
 
 
 class _ListeningProbe:

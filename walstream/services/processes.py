@@ -22,6 +22,7 @@ from walstream.interfaces import ISlotStore, IWALProvider
 from walstream.protocols.direct import direct_connection
 from walstream.protocols.settings import SenderSettings
 from walstream.protocols.standbys import Standbys
+from walstream.services.access import Access
 from walstream.services.outcome import Outcome
 from walstream.services.worker_pool import WorkerPool
 from walstream.services.worker_process import WorkerProcess
@@ -51,6 +52,7 @@ class SenderProcesses(Factory):
     :param provider: the same archive, as this process knows it: open before the workers are.
     :param slots: the slots of all of them.
     :param count: how many workers.
+    :param access: who comes in; None: everybody.
     """
 
     noisy = False
@@ -66,6 +68,7 @@ class SenderProcesses(Factory):
         count: int,
         *,
         tls: ServerFiles | None = None,
+        access: Access | None = None,
         make: Callable[..., Any] = WorkerProcess,
     ) -> None:
         """
@@ -83,7 +86,9 @@ class SenderProcesses(Factory):
         def worker(number: int) -> WorkerProcess:
             share = share_of_clients(settings.max_clients, number, count)
             to_begin = replace(settings, max_total_rate=-(-settings.max_total_rate // count))
-            made: WorkerProcess = make(reactor, number, path, to_begin, share, self._sessions, tls)
+            made: WorkerProcess = make(
+                reactor, number, path, to_begin, share, self._sessions, tls, access
+            )
             return made
 
         self._pool = WorkerPool(
@@ -122,10 +127,10 @@ class SenderProcesses(Factory):
     def look(self) -> None:
         """Nothing to do: workers say every second how far each client was sent to."""
 
-    def reload(self) -> None:
-        """Have the workers read their files again."""
+    def reload(self, *, tls: bool) -> None:
+        """Have the workers read their files again, those of TLS too if they are good."""
         for worker in self._pool.ready:
-            worker.reload()
+            worker.reload(tls=tls)
 
     def drain(self, grace: float) -> Deferred[None]:
         """End all sessions, in all workers: see `WALSenderFactory.drain`."""

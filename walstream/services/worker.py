@@ -17,12 +17,14 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from walstream.access.gate import AccessGate
 from walstream.archive.reader import ArchiveReader
-from walstream.interfaces import WALPosition
+from walstream.interfaces import IGate, WALPosition
 from walstream.protocols.limits import Limits
 from walstream.protocols.sender import WALSender
 from walstream.protocols.sender_factory import WALSenderFactory
 from walstream.protocols.settings import SenderSettings
+from walstream.services.access import Access
 from walstream.services.worker_channel import (
     Adopt,
     Beat,
@@ -37,6 +39,7 @@ from walstream.services.worker_channel import (
     Terminate,
 )
 from walstream.services.worker_reports import Reports
+from walstream.services.worker_roles import RemotePlaces
 from walstream.services.worker_shares import ClientShare
 from walstream.services.worker_slots import RemoteSlots
 
@@ -58,6 +61,7 @@ class WorkerSenders(WALSenderFactory):
         share: int | None,
         reactor: Any,
         tls: ServerTLS | None,
+        gate: IGate | None,
     ) -> None:
         """
         :param share: how many clients may be here.
@@ -65,7 +69,7 @@ class WorkerSenders(WALSenderFactory):
         limits = Limits.of(settings, reader, reactor)
         if share is not None:
             limits.admission = ClientShare(settings.max_clients, share)
-        super().__init__(reader, slots, settings, reactor, limits, tls)
+        super().__init__(reader, slots, settings, reactor, limits, tls, gate)
         self._channel = channel
 
     def share(self, rate: float | None) -> None:
@@ -103,6 +107,7 @@ class Worker(Channel):
         self._slots = RemoteSlots(self, self._reports)
         self._tls: ServerTLS | None = None
         self._senders: WorkerSenders | None = None
+        self._gate: AccessGate | None = None
         self._is_leaving = False
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -114,11 +119,15 @@ class Worker(Channel):
 
     @Begin.responder
     async def begin(
-        self, settings: bytes, clients: int | None, tls: bytes | None
+        self, settings: bytes, clients: int | None, tls: bytes | None, access: bytes | None
     ) -> dict[str, object]:
         """See `Begin`."""
         await self._reader.storage.open()
         self._tls = None if tls is None else _server_tls(pickle.loads(tls))
+        if access is not None:
+            plan: Access = pickle.loads(access)
+            self._gate = plan.gate(self._reactor, RemotePlaces(self))
+            await self._gate.open()
         self._senders = WorkerSenders(
             self,
             self._reader,
@@ -127,6 +136,7 @@ class Worker(Channel):
             clients,
             self._reactor,
             self._tls,
+            self._gate,
         )
         self._senders.startFactory()
         self._senders.standbys.watch(self._reports)
@@ -180,16 +190,20 @@ class Worker(Channel):
         return {}
 
     @Reload.responder
-    def reload(self) -> dict[str, object]:
+    def reload(self, tls: bool) -> dict[str, object]:
         """See `Reload`."""
-        if self._tls is not None:
+        if tls and self._tls is not None:
             self._tls.reload()
+        if self._gate is not None:
+            self._gate.reload()
         return {}
 
     @Leave.responder
     async def leave(self) -> dict[str, object]:
         """See `Leave`."""
         self._is_leaving = True
+        if self._gate is not None:
+            await self._gate.close()
         await self._reader.storage.close()
         self._over(True)
         return {}

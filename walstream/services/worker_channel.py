@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
-from walstream.errors import ArchiveError
+from walstream.errors import ArchiveError, FormatError
 from walstream.services.worker_values import Position, Refused, SlotValue
 
 __all__ = [
@@ -34,7 +34,9 @@ __all__ = [
     "Drain",
     "DropSlot",
     "EndSession",
+    "EnterRole",
     "Leave",
+    "LeaveRole",
     "ReadSlot",
     "ReleaseSlot",
     "Reload",
@@ -68,16 +70,20 @@ class Begin(amp.Command):
     """Open the archive; answered when clients may come.
 
     *settings* are pickled `SenderSettings`: a worker may trust who started it; so are the
-    `ServerFiles` of *tls*, without which there is none. *clients* is its share of them, without
-    which it may have any number.
+    `ServerFiles` of *tls*, without which there is none, and the `Access`, without which everybody
+    comes in. *clients* is its share of them, without which it may have any number.
     """
 
     arguments: ClassVar[_Values] = [
         (b"settings", amp.String()),
         (b"clients", amp.Integer(optional=True)),
         (b"tls", amp.String(optional=True)),
+        (b"access", amp.String(optional=True)),
     ]
-    errors: ClassVar[dict[type[Exception], bytes]] = {ArchiveError: b"ARCHIVE"}
+    errors: ClassVar[dict[type[Exception], bytes]] = {
+        ArchiveError: b"ARCHIVE",
+        FormatError: b"FORMAT",
+    }
 
 
 class Adopt(amp.Command):
@@ -116,7 +122,9 @@ class Drain(amp.Command):
 
 
 class Reload(_Told):
-    """Read the files again that may have changed: they are known to be good."""
+    """Read the files again that may have changed; those of TLS if they are known to be good."""
+
+    arguments: ClassVar[_Values] = [(b"tls", amp.Boolean())]
 
 
 class Leave(_Told):
@@ -164,6 +172,23 @@ class DropSlot(_SlotCommand):
         (b"wait", amp.Boolean()),
         (b"pid", amp.Integer(optional=True)),
     ]
+
+
+class EnterRole(amp.Command):
+    """`Places.enter`."""
+
+    arguments: ClassVar[_Values] = [
+        (b"number", amp.Integer()),
+        (b"role", amp.String()),
+        (b"limit", amp.Integer(optional=True)),
+    ]
+    errors: ClassVar[dict[type[Exception], bytes]] = {Refused: b"REFUSED"}
+
+
+class LeaveRole(_Told):
+    """`Places.leave`."""
+
+    arguments: ClassVar[_Values] = [(b"number", amp.Integer())]
 
 
 class AdvanceSlot(_Told):

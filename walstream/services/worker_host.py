@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -20,6 +21,8 @@ from walstream.services.worker_channel import (
     CreateSlot,
     DropSlot,
     EndSession,
+    EnterRole,
+    LeaveRole,
     ReadSlot,
     ReleaseSlot,
     SentSoFar,
@@ -35,6 +38,7 @@ __all__ = ["MainEnd"]
 _T = TypeVar("_T")
 
 _log = Logger()
+_numbers = count(1)
 
 
 class MainEnd(Channel):
@@ -48,10 +52,14 @@ class MainEnd(Channel):
         self._lost = lost
         self._sessions = sessions
         self._slots = sessions.slots
+        # The workers' numbers of who came in, and ours: each worker has its own.
+        self._roles: dict[int, int] = {}
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The worker is gone, or will be."""
         super().connectionLost(reason)
+        for number in list(self._roles):
+            self.leave_role(number)
         self._lost()
 
     @CreateSlot.responder
@@ -118,6 +126,22 @@ class MainEnd(Channel):
     def session_ended(self, pid: int) -> dict[str, object]:
         """See `SessionEnded`."""
         self._sessions.ended(pid)
+        return {}
+
+    @EnterRole.responder
+    async def enter_role(self, number: int, role: bytes, limit: int | None) -> dict[str, object]:
+        """See `Places.enter`."""
+        ours, name = next(_numbers), role.decode("utf-8", "surrogateescape")
+        await _sent(self._sessions.places.enter(ours, name, limit))
+        self._roles[number] = ours
+        return {}
+
+    @LeaveRole.responder
+    def leave_role(self, number: int) -> dict[str, object]:
+        """See `Places.leave`."""
+        ours = self._roles.pop(number, None)
+        if ours is not None:
+            self._sessions.places.leave(ours)
         return {}
 
     @Cancel.responder

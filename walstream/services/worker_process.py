@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from walstream.errors import WorkerLost
 from walstream.interfaces import WALPosition
 from walstream.protocols.settings import SenderSettings
+from walstream.services.access import Access
 from walstream.services.outcome import Outcome
 from walstream.services.worker_channel import (
     CHANNEL_DESCRIPTOR,
@@ -68,11 +69,14 @@ class WorkerProcess(ProcessProtocol):
         share: int | None,
         sessions: WorkerSessions[WorkerProcess],
         tls: ServerFiles | None = None,
+        access: Access | None = None,
     ) -> None:
         """
         :param share: how many clients it may have; None: any number.
         :param tls: with what it encrypts connections; None: it does not.
+        :param access: who comes in; None: everybody.
         """
+        self._access = access
         self.number = number
         self.missed = 0
         self.share = share
@@ -137,9 +141,9 @@ class WorkerProcess(ProcessProtocol):
         """See its clients off, with everything up to *end*."""
         return self._channel.ask(Drain, grace=grace, end=end)
 
-    def reload(self) -> None:
-        """Have it read its files again."""
-        self._channel.tell(Reload)
+    def reload(self, *, tls: bool) -> None:
+        """Have it read its files again, those of TLS too if they are good."""
+        self._channel.tell(Reload, tls=tls)
 
     def leave(self) -> None:
         """Let it end."""
@@ -183,7 +187,13 @@ class WorkerProcess(ProcessProtocol):
         settings = pickle.dumps(replace(self._settings, delays=dict(self._settings.delays)))
         tls = None if self._tls is None else pickle.dumps(self._tls)
         try:
-            await self._channel.ask(Begin, settings=settings, clients=self.share, tls=tls)
+            await self._channel.ask(
+                Begin,
+                settings=settings,
+                clients=self.share,
+                tls=tls,
+                access=None if self._access is None else pickle.dumps(self._access),
+            )
         except Exception as error:
             if self._channel.is_open:
                 raise

@@ -9,6 +9,7 @@ from itertools import count
 from secrets import token_bytes
 from typing import Generic, Protocol, TypeVar
 
+from walstream.access.role_places import RolePlaces
 from walstream.interfaces import ISlotStore
 from walstream.protocols.standbys import Standby, Standbys
 from walstream.services.worker_values import standby_values
@@ -42,11 +43,13 @@ class WorkerSessions(Generic[Host]):
     """Numbers sessions, and knows which worker has which.
 
     :ivar standbys: the clients that were let in, as their workers report them.
+    :ivar places: how many connections each role has.
     """
 
     def __init__(self, slots: ISlotStore) -> None:
         self.standbys = Standbys()
         self.slots = slots
+        self.places = RolePlaces()
         self._pids = count(1)
         self._sessions: dict[int, _Session[Host]] = {}
         self._numbers: dict[Host, int] = {}

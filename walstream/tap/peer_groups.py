@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 from twisted.logger import Logger
 from twisted.python import usage
 
+from walstream.tap.access_group import AccessOptions
 from walstream.tap.group import CommandOptions
 from walstream.tap.values import (
     named_duration,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from walstream.formats.lsn import LSN
     from walstream.protocols.receiver import ReceiverSettings
     from walstream.protocols.receiver_settings import OnSynchronous, ReportApply
+    from walstream.services.access import Access
     from walstream.upstream import Upstream
 
 __all__ = ["ListenOptions", "UpstreamOptions"]
@@ -178,7 +180,7 @@ class UpstreamOptions(CommandOptions):
         return None
 
 
-class ListenOptions(CommandOptions):
+class ListenOptions(AccessOptions):
     """Whom the archive is served to."""
 
     optParameters = [
@@ -212,7 +214,7 @@ class ListenOptions(CommandOptions):
         [
             "trust-network",
             None,
-            "Let clients from other machines in: nobody is asked for a password.",
+            "Let clients from other machines in without --hba, or unencrypted.",
         ]
     ]
 
@@ -231,14 +233,22 @@ class ListenOptions(CommandOptions):
     def postOptions(self) -> None:
         """Check where to listen."""
         from walstream.protocols.settings import SenderSettings
-        from walstream.services.listen import check_endpoint
+        from walstream.services.listen import check_endpoint, reaches_out
 
         super().postOptions()
         self.listen = self.required(
             "listen", "say where to listen, such as --listen=tcp:5433:interface=127.0.0.1"
         )
         trust = bool(self["trust-network"])
-        self.checked("listen", lambda text: check_endpoint(text, trust_network=trust))
+        self.checked(
+            "listen",
+            lambda text: check_endpoint(
+                text, trust_network=trust, has_rules=self.has_rules, has_tls=self.has_tls
+            ),
+        )
+        self.access: Access | None = self.make_access(
+            self["archive"], may_trust_strangers=trust or not reaches_out(self.listen)
+        )
         self.processes: int = self.checked("processes", processes) or 1
         self.sender_settings: SenderSettings = SenderSettings(
             sender_timeout=self.checked("sender-timeout", seconds) or 0.0,

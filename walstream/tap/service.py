@@ -64,6 +64,7 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 control=options.control,
                 processes=options.processes,
                 tls=options.tls,
+                access=options.access,
             )
         case HubOptions():
             return assembly.hub(
@@ -80,5 +81,6 @@ def _command_service(options: usage.Options, reactor: Any) -> Any:
                 control=options.control,
                 processes=options.processes,
                 tls=options.tls,
+                access=options.access,
             )
     raise AssertionError(f"no service for {options!r}")

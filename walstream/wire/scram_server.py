@@ -15,19 +15,25 @@ from typing import Final
 from scramp import ScramException, ScramMechanism
 
 from walstream.errors import CommandError
-from walstream.wire.scram_verifier import MECHANISM, ScramVerifier
+from walstream.wire.scram_verifier import DEFAULT_ITERATIONS, MECHANISM, ScramVerifier
 
-__all__ = ["LONGEST_SCRAM_MESSAGE", "MECHANISM_PLUS", "ScramServerExchange"]
+__all__ = ["LONGEST_SCRAM_MESSAGE", "MECHANISM_PLUS", "WRONG_PASSWORD", "ScramServerExchange"]
 
 MECHANISM_PLUS: Final = f"{MECHANISM}-PLUS"
 
 LONGEST_SCRAM_MESSAGE: Final = 1024
 """Bytes of a SASL message that are accepted (``PG_MAX_SASL_MESSAGE_LENGTH``)."""
 
+WRONG_PASSWORD: Final = "28P01"
+"""The SQLSTATE of ``invalid_password``."""
+
 _END_POINT: Final = "tls-server-end-point"
 # gs2-header: the flag, no authorization identity; then the name, which is not looked at, since the
 # user is the startup packet's; then the nonce, and what extensions there are.
 _FIRST: Final = re.compile(r"(n|y|p=([^,]*)),(a=[^,]*)?,(n=([^,]*),r=([!-+\--~]+)(,.*)?)", re.ASCII)
+_HEADER: Final = r"(?:n|y|p=[^,]*),(?:a=[^,]*)?,"
+_EXTENSION: Final = re.compile(f"{_HEADER}m=", re.ASCII)
+_NONCE: Final = re.compile(f"{_HEADER}n=[^,]*,r=([^,]*)(?:,.*)?", re.ASCII | re.DOTALL)
 # scramp follows RFC 5802 and does not let a name be empty, as libpq's is.
 _SOME_NAME: Final = "n=*,r="
 
@@ -37,6 +43,7 @@ class ScramServerExchange:
 
     :param verifier: the user's; None if there is no such user, or it has none.
     :param mock_secret: see `ScramVerifier.mock`.
+    :param mock_iterations: as many as others have.
     :param end_point: the hash of our certificate (``tls-server-end-point``, RFC 5929), if the
         connection is encrypted and the certificate has one.
     :param nonce: what makes it unique; random unless given, as a test does.
@@ -49,11 +56,12 @@ class ScramServerExchange:
         mock_secret: bytes,
         end_point: bytes | None = None,
         *,
+        mock_iterations: int = DEFAULT_ITERATIONS,
         nonce: str | None = None,
     ) -> None:
         self._user = user
         self._is_doomed = verifier is None
-        self._verifier = verifier or ScramVerifier.mock(user, mock_secret)
+        self._verifier = verifier or ScramVerifier.mock(user, mock_secret, mock_iterations)
         self._binding = None if end_point is None else (_END_POINT, end_point)
         self._nonce = nonce
         self._server = ScramMechanism(MECHANISM).make_server(self._authenticate)
@@ -70,11 +78,10 @@ class ScramServerExchange:
         """
         if mechanism not in self.mechanisms:
             raise _protocol("client selected an invalid SASL authentication mechanism")
-        match = _FIRST.fullmatch(_text(client_first))
+        message = _text(client_first)
+        match = _FIRST.fullmatch(message)
         if match is None:
-            raise _malformed(
-                "The first message of the client has not the form that it should have."
-            )
+            raise _not_first(message)
         flag, binding, identity, bare, _, nonce, extension = match.groups()
         self._check_binding(flag[0], binding, mechanism)
         if identity:
@@ -149,7 +156,9 @@ class ScramServerExchange:
         return _malformed("The final message of the client has not the form that it should have.")
 
     def _wrong_password(self) -> CommandError:
-        return CommandError("28P01", f'password authentication failed for user "{self._user}"')
+        return CommandError(
+            WRONG_PASSWORD, f'password authentication failed for user "{self._user}"'
+        )
 
 
 def _text(message: bytes) -> str:
@@ -164,6 +173,16 @@ def _text(message: bytes) -> str:
     if "\0" in text:
         raise _malformed("Message length does not match input length.")
     return text
+
+
+def _not_first(message: str) -> CommandError:
+    """What is wrong with a message that should be the first."""
+    if _EXTENSION.match(message):
+        return CommandError("0A000", "client requires an unsupported SCRAM extension")
+    nonce = _NONCE.fullmatch(message)
+    if nonce is not None and nonce[1]:
+        return _protocol("non-printable characters in SCRAM nonce")
+    return _malformed("The first message of the client has not the form that it should have.")
 
 
 def _malformed(detail: str) -> CommandError:

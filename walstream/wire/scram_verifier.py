@@ -92,7 +92,7 @@ class ScramVerifier:
         :param secret: what nobody knows; the same for as long as it is to be the same.
         :param iterations: as many as other verifiers have.
         """
-        salt = hmac.digest(secret, user.encode(), sha256)[:_SALT_SIZE]
+        salt = hmac.digest(secret, user.encode("utf-8", "surrogateescape"), sha256)[:_SALT_SIZE]
         return cls(iterations, salt, bytes(_KEY_SIZE), bytes(_KEY_SIZE))
 
     def __str__(self) -> str:

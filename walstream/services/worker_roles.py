@@ -1,0 +1,33 @@
+"""How many connections each role has: the main process counts them, and is asked."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+
+from walstream.services.worker_channel import Channel, EnterRole, LeaveRole
+from walstream.services.worker_values import Refused
+
+__all__ = ["RemotePlaces"]
+
+
+class RemotePlaces:
+    """Asks over a channel; the main process has the `RolePlaces` of all workers."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def enter(self, number: int, role: str, limit: int | None) -> Deferred[None]:
+        """See `Places.enter`."""
+        return Deferred.fromCoroutine(self._enter(number, role, limit))
+
+    async def _enter(self, number: int, role: str, limit: int | None) -> None:
+        try:
+            # A client's name may be no UTF-8.
+            name = role.encode("utf-8", "surrogateescape")
+            await self._channel.ask(EnterRole, number=number, role=name, limit=limit)
+        except Refused as refused:
+            raise refused.error() from refused
+
+    def leave(self, number: int) -> None:
+        """See `Places.leave`."""
+        self._channel.tell(LeaveRole, number=number)

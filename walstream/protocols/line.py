@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTranspor
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-__all__ = ["Line"]
+__all__ = ["Line", "probe"]
 
 # A peer whose machine or network is gone is noticed within two minutes, not the two hours that are
 # the kernel's default: an idle session has no other way to end. Seconds, seconds, and probes.
@@ -45,7 +45,7 @@ class Line(Protocol):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
             handle: Any = transport
-            _probe(handle.getHandle())
+            probe(handle.getHandle())
         transport.registerProducer(self, True)
         self._timer = self._clock.callLater(startup_timeout, self.close, "authentication timeout")
 
@@ -115,7 +115,7 @@ class Line(Protocol):
         return self.transport
 
 
-def _probe(handle: object) -> None:
+def probe(handle: object) -> None:
     """Have the kernel ask a silent peer whether it is there."""
     if not isinstance(handle, socket.socket):
         return  # a test's

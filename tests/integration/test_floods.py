@@ -17,7 +17,7 @@ from tests.servers.daemon import Serving, wait_until
 from walstream.embedded import Cluster
 from walstream.formats.lsn import LSN
 
-_SECONDS = 6
+_SECONDS = 4
 _MAX_CLIENTS = 30
 
 

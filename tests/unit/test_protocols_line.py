@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import ClassVar, Literal
 
 from twisted.internet.interfaces import IPushProducer
@@ -11,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from walstream.protocols.line import Line
+from walstream.protocols.line import Line, probe
 from walstream.testing.transport import FlowTransport
 
 MUCH = bytes(300_000)
@@ -205,3 +206,17 @@ class TLSLineTests(LineTests):
         self.clock.advance(5.1)
         self.assertNotEqual(self.transport.peer_saw, "open")
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class ProbeTests(SynchronousTestCase):
+    """Peers that are gone without a word."""
+
+    def test_keepalives(self) -> None:
+        """The kernel asks after a minute, and gives up after another."""
+        with socket.socket() as connection:
+            probe(connection)
+            asks = [
+                connection.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            ]
+        self.assertEqual(asks, [60, 10, 6])

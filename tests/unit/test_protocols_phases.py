@@ -34,7 +34,7 @@ SENDER: Mapping[str, Mapping[str, str]] = {
     "STARTUP": {},
     "ADMITTING": {},
     "AUTHENTICATING": {"ADMITTING": "p"},
-    "READY": {"ANSWERING": "Q", "CLOSED": "X", "READY": "dcfHS", "SKIPPING": "PBDECF"},
+    "READY": {"ANSWERING": "Q", "CLOSED": "X", "READY": "dcfFHS", "SKIPPING": "PBDEC"},
     "ANSWERING": {},
     "STREAMING": {"STREAMING": "d", "ANSWERING": "c", "CLOSED": "X"},
     "STREAMING_2009": {"CLOSED": "X"},

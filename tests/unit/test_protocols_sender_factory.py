@@ -96,6 +96,17 @@ class WALSenderFactoryTests(SynchronousTestCase):
         clients[0].transport.peer_closed()
         self.assertEqual(list(self.factory.sessions), [clients[1].session])
 
+    def test_a_flood(self) -> None:
+        """However many connect at once, no more than so many are there until they are gone."""
+        settings = SenderSettings(max_clients=2, max_strangers=3)
+        factory = WALSenderFactory(self.provider, self.slots, settings, self.clock)
+        made = [factory.buildProtocol(None) for _ in range(100)]
+        sessions = [session for session in made if session is not None]
+        self.assertEqual(len(sessions), 2 + 3 + 50)
+        for session in sessions:
+            factory.gone(session)
+        self.assertIsNotNone(factory.buildProtocol(None))
+
     def test_look(self) -> None:
         """A look brings up to date how far each client was sent to."""
         clients = [Client(self.factory, self.clock) for _ in range(2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,6 +18,9 @@ from walstream.wire.startup import startup_message
 SSL_REQUEST = bytes.fromhex("00000008 04D2162F")
 GSSENC_REQUEST = bytes.fromhex("00000008 04D21630")
 CANCEL_REQUEST = bytes.fromhex("00000010 04D2162E 00000007 01020304")
+
+
+LONG_KEY = bytes(range(32))
 
 
 def startup(parameters: Mapping[str, str] | None = None, *, version: int = 0x30000) -> bytes:
@@ -106,10 +110,21 @@ class LetInTests(WelcomeCase):
         self.assertEqual(self.answers(SSL_REQUEST), [b"N"])
 
     def test_newer_minor_version(self) -> None:
-        """A client of 3.2 is told that 3.0 it is, before all else."""
+        """A client of 3.7 is told that 3.2 it is, before all else; where 17 is told, 3.0."""
+        (answer,) = self.answers(startup(version=0x30007))
+        self.assertEqual(answer, bytes.fromhex("76 0000000C 00030002 00000000"))
+        self.setUp()
+        self.provider.identity = replace(IDENTITY, server_version="17.9")
         (answer,) = self.answers(startup(version=0x30002))
         self.assertEqual(answer, bytes.fromhex("76 0000000C 00030000 00000000"))
         self.assertTrue(self.welcome.greeting().endswith(KEY + READY_FOR_QUERY))
+
+    def test_version_3_2(self) -> None:
+        """A client of 3.2 is told the whole of the key, one of 3.1 its first four bytes."""
+        for version, key in ((0x30002, LONG_KEY), (0x30001, LONG_KEY[:4])):
+            self.welcome = Welcome(self.provider, PID, LONG_KEY, lambda pid, key: None)
+            self.assertEqual(self.answers(startup(version=version)), [b""])
+            self.assertTrue(self.welcome.greeting().endswith(key + READY_FOR_QUERY))
 
     def test_unknown_extensions(self) -> None:
         """A client that asks for extensions is told which of them it does not have: all."""
@@ -121,7 +136,7 @@ class LetInTests(WelcomeCase):
         packet = startup({"application_name": "caf\udce9"})
         self.answers(packet)
         answer = self.welcome.greeting()
-        self.assertIn(b"application_name\x00caf\xe9\x00", answer)
+        self.assertIn(b"application_name\x00caf\\xe9\x00", answer)
 
     def test_each_parameter_once(self) -> None:
         """ParameterStatus messages are well formed."""
@@ -255,7 +270,7 @@ class TurnedAwayTests(WelcomeCase):
         error = self.refusal(startup(version=0x40000))
         self.assertEqual(error.sqlstate, "0A000")
         self.assertEqual(
-            str(error), "unsupported frontend protocol 4.0: server supports 3.0 to 3.0"
+            str(error), "unsupported frontend protocol 4.0: server supports 3.0 to 3.2"
         )
         self.assertIsNone(self.welcome.legacy_refusal(error))
 

@@ -185,11 +185,11 @@ class LimitTests(SynchronousTestCase):
     """The limits of each direction and phase, given without the four bytes of the length."""
 
     def test_client_after_authentication(self) -> None:
-        """Small types have PostgreSQL's 10000; commands and CopyData have a mebibyte."""
+        """Small types have PostgreSQL's 10000; commands and CopyData have 128 KiB."""
         for kind in b"XSHcfCDE":
             self.assertEqual(frontend_limit(kind), 9_996)
         for kind in b"QdPBF":
-            self.assertEqual(frontend_limit(kind), 1 << 20)
+            self.assertEqual(frontend_limit(kind), 1 << 17)
 
     def test_client_while_authenticating(self) -> None:
         """Only a password message may be long."""
@@ -199,8 +199,10 @@ class LimitTests(SynchronousTestCase):
     def test_server_after_authentication(self) -> None:
         """Types that libpq does not believe to be long have its 30000; the others less than its."""
         self.assertEqual(backend_limit(Backend.COPY_DATA), 1 << 24)
-        for kind in b"TDVENA":
+        for kind in b"TDVA":
             self.assertEqual(backend_limit(kind), 1 << 20)
+        for kind in b"EN":
+            self.assertEqual(backend_limit(kind), 1 << 16)
         for kind in b"SKZCRWHGv":
             self.assertEqual(backend_limit(kind), 29_996)
 
@@ -209,6 +211,17 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(greeting_limit(Backend.AUTHENTICATION), 1_996)
         self.assertEqual(greeting_limit(Backend.NEGOTIATE_PROTOCOL_VERSION), 1_996)
         self.assertEqual(greeting_limit(Backend.ERROR_RESPONSE), 29_996)
+
+    def test_every_type_has_one(self) -> None:
+        """At its limit a message is read; with one byte more its header alone is refused."""
+        for limit in (frontend_limit, authentication_limit, backend_limit, greeting_limit):
+            for kind in range(256):
+                longest = limit(kind)
+                reader = FrameReader(limit)
+                reader.feed(frame(bytes([kind]), bytes(longest)))
+                self.assertEqual(reader.next(), Frame(kind, bytes(longest)))
+                reader.feed(struct.pack("!BI", kind, longest + 5))
+                self.assertRaises(ProtocolViolation, reader.next)
 
 
 class StartupReaderTests(SynchronousTestCase):

@@ -12,6 +12,7 @@ import tarfile
 from dataclasses import dataclass
 from os.path import join
 
+from walstream.archive.json_text import MISREAD
 from walstream.errors import FormatError
 from walstream.formats.backup_history import parse_backup_start
 from walstream.formats.lsn import LSN
@@ -57,7 +58,7 @@ def read_backup_start(path: str) -> BackupStart:
         if content.lstrip()[:1] == b"{":
             return _in_manifest(json.loads(content))
         return BackupStart(_position(content))
-    except (ValueError, KeyError, TypeError, tarfile.TarError) as error:
+    except (*MISREAD, tarfile.TarError) as error:
         raise FormatError(f"{path} does not say where a base backup begins: {error}") from error
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from walstream.archive.compression import read_head
 from walstream.archive.filesystem import FileSystem
+from walstream.archive.json_text import MISREAD
 from walstream.archive.paths import ArchivePaths
 from walstream.errors import ArchiveError, FormatError, WrongSystem
 from walstream.formats.pages import LONG_HEADER_SIZE, SegmentHeader, major_version
@@ -64,7 +65,7 @@ def load_identity(files: FileSystem, paths: ArchivePaths) -> SystemIdentity | No
             segment_size=SegmentSize(int(fields["segment_size"])),
             server_version=str(fields["server_version"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except MISREAD as error:
         raise ArchiveError(
             f"{paths.identity} is damaged ({error}): remove it, and it is made again from the "
             "archive's segments"

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from walstream.archive.filesystem import FileSystem
+from walstream.archive.json_text import MISREAD
 from walstream.archive.paths import ArchivePaths
 from walstream.errors import ArchiveError
 from walstream.formats.lsn import INVALID, LSN
@@ -185,7 +186,7 @@ def load_ledger(files: FileSystem, paths: ArchivePaths) -> Ledger | None:
         return None
     try:
         return _parse(json.loads(content))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except MISREAD as error:
         raise ArchiveError(
             f"{paths.ledger} is damaged ({error!r}): remove it, and it is made again from the "
             "archive's segments; a gap that was accepted is shown as a hole then"
@@ -254,13 +255,16 @@ def _parse(fields: dict[str, Any]) -> Ledger:
 
 
 def _entry(kind: Callable[..., Any], fields: dict[str, Any]) -> Any:
-    positions = ("start", "end")
-    return kind(
-        **{
-            name: LSN.parse(value) if name in positions and value is not None else value
-            for name, value in fields.items()
-        }
-    )
+    return kind(**{name: _value(name, value) for name, value in fields.items()})
+
+
+def _value(name: str, value: Any) -> Any:
+    if name in ("start", "end"):
+        return None if value is None and name == "end" else LSN.parse(value)
+    wanted = int if name.endswith("timeline") else str
+    if not isinstance(value, wanted):
+        raise TypeError(f"{name} is not {'a number' if wanted is int else 'a text'}")
+    return value
 
 
 def _check(ranges: Iterable[HeldRange]) -> None:

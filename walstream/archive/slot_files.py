@@ -14,6 +14,7 @@ from os.path import dirname, join
 from typing import Final
 
 from walstream.archive.filesystem import FileSystem
+from walstream.archive.json_text import MISREAD
 from walstream.errors import ArchiveError, CommandError
 from walstream.formats.lsn import LSN
 from walstream.interfaces import Slot, WALPosition
@@ -118,7 +119,7 @@ class SlotFiles:
             return None  # dropped since the directory was listed
         try:
             return _slot(name, json.loads(content))
-        except (ValueError, KeyError, TypeError) as error:
+        except MISREAD as error:
             raise ArchiveError(
                 f"{path} is damaged ({error}): remove it, and create the replication slot again"
             ) from error

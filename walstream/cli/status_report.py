@@ -15,6 +15,7 @@ from typing import Any
 
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.inventory import Inventory, take_inventory
+from walstream.archive.json_text import MISREAD
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.slot_possession import stored_slots
 from walstream.archive.slot_status import wal_status
@@ -155,7 +156,7 @@ def _document(path: str, *, is_asked_for: bool) -> Report | None:
     try:
         document: Report = json.loads(answer)
         version = document["version"]
-    except (ValueError, LookupError, TypeError) as error:
+    except MISREAD as error:
         raise StatusUnknown(f"{path}: the answer was cut off") from error
     if version != VERSION:
         raise StatusUnknown(f"{path}: another version of walstream runs there")

@@ -13,6 +13,7 @@ when a role is added or dropped.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -33,6 +34,8 @@ __all__ = [
 
 _NO_VERIFIER: Final = "-"
 _LONGEST_NAME: Final = 63  # NAMEDATALEN - 1
+# What is written needs no quotes.
+_VERIFIER: Final = re.compile(r"[A-Za-z0-9$:+/=-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ def parse_roles(text: str, path: str) -> Mapping[str, Role]:
     for line in _lines(text, path):
         role = _role(line)
         if role.name in roles:
-            raise _wrong(line, f'role "{role.name}" is there twice')
+            raise _wrong(line, f'role "{_shown(role.name)}" is there twice')
         roles[role.name] = role
     return roles
 
@@ -103,7 +106,7 @@ def parse_roles(text: str, path: str) -> Mapping[str, Role]:
 def with_role(text: str, role: Role, path: str) -> str:
     """The file with that role: in the place of the one of its name, or in the end."""
     new = role_line(role)
-    lines = text.splitlines()
+    lines = _physical(text)
     numbers = _numbers_of(text, role.name, path)
     if not numbers:
         lines.append(new)
@@ -120,7 +123,7 @@ def without_role(text: str, name: str, path: str) -> str:
     numbers = _numbers_of(text, name, path)
     if not numbers:
         raise FormatError(f'role "{name}" does not exist')
-    lines = text.splitlines()
+    lines = _physical(text)
     del lines[numbers[0] - 1 : numbers[-1]]
     return "".join(f"{line}\n" for line in lines)
 
@@ -128,11 +131,13 @@ def without_role(text: str, name: str, path: str) -> str:
 def role_line(role: Role) -> str:
     """The line of a role.
 
-    :raises FormatError: if it cannot have that name.
+    :raises FormatError: if it cannot have that name, or that verifier.
     """
     name = role.name
-    if not name or len(name.encode()) > _LONGEST_NAME or not name.isprintable():
+    if not name or not name.isprintable() or len(name.encode()) > _LONGEST_NAME:
         raise FormatError(f"{name!r} cannot be the name of a role")
+    if role.verifier is not None and not _VERIFIER.fullmatch(role.verifier):
+        raise FormatError(f"what role {name!r} has is no verifier")
     quoted = '"' + name.replace('"', '""') + '"'
     if name.isascii() and name.replace("_", "").replace("-", "").isalnum():
         quoted = name
@@ -140,29 +145,50 @@ def role_line(role: Role) -> str:
 
 
 class _OneFile:
-    """What `read_auth_file` reads from: the file that is at hand. Nothing is included."""
+    """What `read_auth_file` reads from: the file that is at hand. Nothing is included.
+
+    :ivar includes: whether it asks for another one.
+    """
 
     def __init__(self, text: str, path: str) -> None:
+        self.includes = False
         self._text = text
         self._path = path
 
     def read(self, path: str) -> str:
         if path == self._path:
             return self._text
-        raise FileNotFoundError(2, "a file of roles does not include others", path)
+        self.includes = True
+        raise FileNotFoundError
 
     def names(self, path: str) -> Sequence[str]:
-        raise FileNotFoundError(2, "a file of roles does not include others", path)
+        self.includes = True
+        raise FileNotFoundError
 
 
 def _lines(text: str, path: str) -> Sequence[AuthLine]:
-    files: Files = _OneFile(text, path)
-    return list(read_auth_file(path, files))
+    file = _OneFile(text, path)
+    files: Files = file
+    try:
+        lines = list(read_auth_file(path, files))
+    except FormatError:
+        if not file.includes:
+            raise
+        lines = []
+    if file.includes:
+        # Which one is not said: behind an @ there may be a verifier.
+        raise FormatError(f'a file of roles does not include others: configuration file "{path}"')
+    return lines
+
+
+def _physical(text: str) -> list[str]:
+    """The lines as `read_auth_file` counts them: only a newline ends one."""
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _numbers_of(text: str, name: str, path: str) -> range:
     """The numbers of the lines that are the role's: several, if backslashes continue it."""
-    physical = text.splitlines()
+    physical = _physical(text)
     for line in _lines(text, path):
         if line.fields[0][0].text == name:
             last = line.number
@@ -202,16 +228,30 @@ def parse_limits(words: Sequence[str]) -> Limits:
                 begin = _number(first)
                 timelines = (begin, begin if not dash else _number(last) if last else None)
             case "from":
-                start = LSN.parse(value)
+                start = _position(value)
             case _:
-                raise FormatError(f'there is no limit "{name}", but connections, timelines, from')
+                raise FormatError(
+                    f'there is no limit "{_shown(name)}", but connections, timelines, from'
+                )
     return Limits(connections, timelines, start)
+
+
+def _position(text: str) -> LSN:
+    try:
+        return LSN.parse(text)
+    except FormatError:
+        raise FormatError(f'"{_shown(text)}" is no position, such as 16/B374D848') from None
 
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise FormatError(f'"{text}" is no number')
+        raise FormatError(f'"{_shown(text)}" is no number')
     return int(text)
+
+
+def _shown(word: str) -> str:
+    # In a line that is wrong, the verifier may be anywhere.
+    return "…" if "$" in word or len(word) > 20 else word
 
 
 def _wrong(line: AuthLine, what: str) -> FormatError:

@@ -101,6 +101,7 @@ NO_STANDBYS = SynchronousStandbyNames(StandbyMethod.FIRST, 0, ())
 
 _ALL = "*"
 _LARGEST_NUMBER = 2**31 - 1
+_LONGEST_NUMBER = 11
 
 _TO_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
@@ -140,7 +141,8 @@ class _Parser:
         elif self._next.kind == "number" and self._tokens[-2].kind == "(":
             has_number = True
         if has_number:
-            number = int(self._take("number").text)
+            # One that is longer than any that is allowed need not be read.
+            number = int(self._take("number").text.lstrip("0")[:_LONGEST_NUMBER] or "0")
             self._take("(")
         names = [self._name()]
         while self._next.kind == ",":

@@ -123,7 +123,7 @@ class TimelineHistory:
 def _parse_line(line: str) -> TimelineSwitch:
     match = _LINE.fullmatch(line)
     if match is None:
-        raise FormatError(f"expected a timeline, an LSN and a reason, not {line!r}")
+        raise FormatError(f"expected a timeline, an LSN and a reason, not {line[:200]!r}")
     switch = TimelineSwitch(int(match[1]), LSN.parse(match[2]), match[3] or "")
     if not 1 <= switch.timeline <= _TIMELINE_MAX:
         raise FormatError(f"{switch.timeline} is not a timeline")

@@ -6,6 +6,7 @@ bytes or leaks connections, on TCP or on TLS (Twisted issues 4719, 5344, 6461, 8
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -13,7 +14,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTranspor
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-__all__ = ["Line"]
+__all__ = ["Line", "probe"]
+
+# A peer whose machine or network is gone is noticed within two minutes, not the two hours that are
+# the kernel's default: an idle session has no other way to end. Seconds, seconds, and probes.
+_PROBES = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
 
 
 class Line(Protocol):
@@ -39,6 +44,8 @@ class Line(Protocol):
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
+            handle: Any = transport
+            probe(handle.getHandle())
         transport.registerProducer(self, True)
         self._timer = self._clock.callLater(startup_timeout, self.close, "authentication timeout")
 
@@ -106,3 +113,12 @@ class Line(Protocol):
     def _transport(self) -> Any:
         # ITransport does not say that a transport is a consumer and a producer. All of ours are.
         return self.transport
+
+
+def probe(handle: object) -> None:
+    """Have the kernel ask a silent peer whether it is there."""
+    if not isinstance(handle, socket.socket):
+        return  # a test's
+    for name, value in _PROBES:
+        if (option := getattr(socket, name, None)) is not None:
+            handle.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -116,10 +116,11 @@ SENDER_TRANSITIONS: Mapping[SenderPhase, Mapping[str, SenderPhase]] = {
         "d": _S.READY,
         "c": _S.READY,
         "f": _S.READY,
+        "F": _S.READY,  # FunctionCall: refused
         "H": _S.READY,  # Flush
         "S": _S.READY,  # Sync: answered by ReadyForQuery
-        # Extended queries and FunctionCall: refused, then skipped until Sync.
-        **dict.fromkeys("PBDECF", _S.SKIPPING),
+        # Extended queries: refused, then skipped until Sync.
+        **dict.fromkeys("PBDEC", _S.SKIPPING),
     },
     _S.ANSWERING: {},  # nothing is read while a command is answered
     _S.STREAMING: {

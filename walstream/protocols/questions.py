@@ -24,6 +24,11 @@ __all__ = ["Answer", "IdentifiedSystem", "Questions", "next_timeline"]
 _UNDEFINED_FILE = "58P01"
 _UNDEFINED_OBJECT = "42704"
 
+_UINT32 = 0xFFFFFFFF
+_UINT64 = 0xFFFFFFFFFFFFFFFF
+# Of what is a text, the longest by far is synchronous_standby_names.
+_LONGEST_TEXT = 10_000
+
 
 @dataclass(slots=True)
 class Answer:
@@ -52,7 +57,7 @@ class Answer:
 
     def texts(self, at_least: int = 1) -> list[str]:
         """The only row as text, NULL as the empty string."""
-        return [(value or b"").decode("utf-8", "replace") for value in self.row(at_least)]
+        return [_short(value or b"").decode("utf-8", "replace") for value in self.row(at_least)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +102,8 @@ class Questions:
             3
         )
         return IdentifiedSystem(
-            _number("system identifier", system),
-            WALPosition(_number("timeline", timeline), LSN.parse(position)),
+            _number("system identifier", system, _UINT64),
+            WALPosition(_timeline("timeline", timeline), LSN.parse(position)),
         )
 
     async def segment_size(self) -> SegmentSize:
@@ -140,7 +145,7 @@ class Questions:
             )
         if not position:
             return None
-        return WALPosition(_number("timeline", timeline), LSN.parse(position))
+        return WALPosition(_timeline("timeline", timeline), LSN.parse(position))
 
     async def _setting(self, name: str) -> str:
         return (await self._query(grammar.Show(name).text())).texts()[0]
@@ -150,12 +155,12 @@ class Questions:
     async def get_system_identifier(self) -> int:
         """GET_SYSTEM_IDENTIFIER."""
         answer = await self._query(dialect2009.GetSystemIdentifier().text())
-        return _number("system identifier", answer.texts()[0])
+        return _number("system identifier", answer.texts()[0], _UINT64)
 
     async def get_timeline(self) -> int:
         """GET_TIMELINE."""
         answer = await self._query(dialect2009.GetTimeline().text())
-        return _number("timeline", answer.texts()[0])
+        return _timeline("timeline", answer.texts()[0])
 
     async def get_backup_history_file(self, start: LSN) -> BackupHistoryFile | None:
         """GET_BACKUP_HISTORY_FILE; None if the server has none for this position."""
@@ -175,10 +180,23 @@ def next_timeline(answer: Answer) -> WALPosition:
     :raises WalstreamError: if there is no such row.
     """
     timeline, position, *_ = answer.texts(2)
-    return WALPosition(_number("next timeline", timeline), LSN.parse(position))
+    return WALPosition(_timeline("next timeline", timeline), LSN.parse(position))
 
 
-def _number(what: str, text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,20}", text):  # 64 bits have no more
-        raise ProtocolViolation(f"the server's {what} is not a number: {text!r}")
+def _timeline(what: str, text: str) -> int:
+    timeline = _number(what, text, _UINT32)
+    if timeline == 0:
+        raise ProtocolViolation(f"the server's {what} is 0, which is none")
+    return timeline
+
+
+def _number(what: str, text: str, largest: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,20}", text) or int(text) > largest:
+        raise ProtocolViolation(f"the server's {what} is not a number: {text[:100]!r}")
     return int(text)
+
+
+def _short(value: bytes) -> bytes:
+    if len(value) > _LONGEST_TEXT:
+        raise ProtocolViolation(f"a value of {len(value)} bytes, where a name or a number is due")
+    return value

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from hmac import compare_digest
 from itertools import count
-from secrets import token_bytes
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
@@ -13,6 +11,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from walstream.interfaces import IGate, ISlotStore, IWALProvider
+from walstream.protocols.cancel_keys import fits, new_key
 from walstream.protocols.encrypting import TLSServer
 from walstream.protocols.laggards import Laggards
 from walstream.protocols.limits import Limits
@@ -22,8 +21,9 @@ from walstream.protocols.standbys import Standby, Standbys
 
 __all__ = ["WALSenderFactory"]
 
-# Protocol 3.0: BackendKeyData carries a key of four bytes.
-_KEY_SIZE = 4
+# Connections that are on their way out, besides clients and strangers: half of what
+# `walstream.services.descriptors` leaves for everything else.
+_GOING = 50
 
 
 class WALSenderFactory(Factory):
@@ -83,10 +83,18 @@ class WALSenderFactory(Factory):
         self.limits.stop()
 
     def buildProtocol(self, addr: IAddress | None) -> WALSender | None:
-        """A session for a new connection; none once the sender is being stopped."""
-        if self._is_draining:
+        """A session for a new connection; none once the sender is being stopped, or in a flood.
+
+        Twisted takes any number of connections in one turn of the reactor, and none of those that
+        have to go for them is gone before the next one.
+        """
+        if self._is_draining or self._is_flooded():
             return None
-        return self.session(next(self._pids), token_bytes(_KEY_SIZE))
+        return self.session(next(self._pids), new_key())
+
+    def _is_flooded(self) -> bool:
+        most, strangers = self._settings.max_clients, self._settings.max_strangers
+        return bool(most) and len(self._sessions) >= most + strangers + _GOING
 
     def session(self, pid: int, key: bytes) -> WALSender:
         """A session of that number, which a CancelRequest with that key may cancel."""
@@ -171,7 +179,7 @@ class WALSenderFactory(Factory):
     def cancel(self, pid: int, key: bytes) -> None:
         """A CancelRequest has come: nothing happens if it names no session, or has not its key."""
         session = self._sessions.get(pid)
-        if session is not None and compare_digest(session.key, key):
+        if session is not None and fits(session.key, key):
             session.cancel_stream()
 
     def cancel_stream(self, pid: int) -> None:

@@ -25,6 +25,7 @@ from walstream.protocols.encrypting import Encrypting, TLSServer
 from walstream.protocols.entrance import Entrance
 from walstream.protocols.limits import Limits
 from walstream.protocols.line import Line
+from walstream.protocols.patience import Patience
 from walstream.protocols.phases import SENDER_TRANSITIONS, SenderPhase, after
 from walstream.protocols.settings import SenderSettings
 from walstream.protocols.welcome import Client, Welcome
@@ -92,6 +93,7 @@ class Session(Line):
         self._entering: Deferred[None] | None = None
         self._is_refused = False
         self._reader = FrameReader(self._authentication_limit)
+        self._patience = Patience(clock, settings.message_timeout, self.abort)
         self._is_taking = False
         self._origin = "[unknown]"
         self._since = 0.0
@@ -173,6 +175,7 @@ class Session(Line):
         self.output_full = True
         if self.phase not in _STREAMS:
             self.pause_reading()
+            self._wait(anew=False)
 
     def resumeProducing(self) -> None:
         """The transport takes more."""
@@ -313,7 +316,8 @@ class Session(Line):
         self._entrance.permit.check_stream(timeline, start)
 
     def _leave(self) -> None:
-        """Nothing is done for the client any more, nor counted."""
+        """Nothing is done for the client any more, nor waited for, nor counted."""
+        self._patience.stop()
         self._limits.strangers.leave(self.pid)
         if self._entering is not None:
             self._entering.cancel()
@@ -326,8 +330,10 @@ class Session(Line):
         if self._is_taking:
             return  # called from within: the loop below goes on
         self._is_taking = True
+        has_taken = False
         try:
-            while self._wants_more() and (frame := self._reader.next()) is not None:
+            while self._wants_more() and (frame := self._next()) is not None:
+                has_taken = True
                 self._handle(frame)
         except UnknownStandbyMessage as error:
             self.close(str(error))  # without a word to the client, as PostgreSQL
@@ -344,6 +350,25 @@ class Session(Line):
             self.resume_reading()
         elif self.phase is not SenderPhase.CLOSED:
             self.pause_reading()
+        self._wait(anew=has_taken)
+
+    def _next(self) -> Frame | None:
+        try:
+            return self._reader.next()
+        except ProtocolViolation as error:
+            if self.phase is SenderPhase.AUTHENTICATING:
+                raise
+            self.close(str(error))  # a length that there cannot be: no answer, as PostgreSQL
+            return None
+
+    def _wait(self, *, anew: bool) -> None:
+        """Have patience with a client that is in the middle of something, but not for ever."""
+        owed = None
+        if self._wants_more():
+            owed = "a message" if self._reader.has_begun else None
+        elif self.output_full and self.phase is not SenderPhase.CLOSED:
+            owed = "reading an answer"
+        self._patience.wait_for(owed, anew=anew)
 
     def _wants_more(self) -> bool:
         if self.phase in _BUSY:
@@ -361,17 +386,30 @@ class Session(Line):
         elif self.phase is SenderPhase.ADMITTING:
             self._admit(self._entrance.prove(frame.body))
         elif kind == "Q" and self.phase is SenderPhase.ANSWERING:
-            self._do(self.execute(messages.parse_query(frame.body)))
+            self._do(self._query(frame.body))
         elif kind == "c" and self.phase is SenderPhase.ANSWERING:
             self._do(self.answer_copy_done())
         elif kind == "d" and self.phase in _STREAMS:
             self.take_copy_data(frame.body)
         elif before is SenderPhase.READY and self.phase is SenderPhase.SKIPPING:
-            refusal = "extended query protocol not supported in a replication connection"
-            self.command_failed()
-            self.send(messages.error_response("ERROR", "08P01", refusal))
+            self._refuse_extended("extended query protocol")
+        elif kind == "F" and self.phase is SenderPhase.READY:
+            self._refuse_extended("fastpath function calls")
+            self.send(messages.ready_for_query())
         elif kind == "S":
             self.send(messages.ready_for_query())
+
+    def _refuse_extended(self, what: str) -> None:
+        self.command_failed()
+        refusal = f"{what} not supported in a replication connection"
+        self.send(messages.error_response("ERROR", "08P01", refusal))
+
+    async def _query(self, body: bytes) -> None:
+        try:
+            text = messages.parse_query(body)
+        except ProtocolViolation as error:
+            raise CommandError(error.sqlstate, str(error)) from error
+        await self.execute(text)
 
     def _do(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
         """Do the work of a command; no further message is taken until it is done."""

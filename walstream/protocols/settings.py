@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from walstream.formats.pages import PAGE_SIZE
 from walstream.interfaces import SystemIdentity
+from walstream.protocols.names import clean_ascii
 
 __all__ = [
     "SenderSettings",
@@ -29,6 +30,8 @@ class SenderSettings:
     :ivar sender_timeout: ``wal_sender_timeout`` in seconds; 0: never (``--sender-timeout``). A
         client may set its own by ``options=-c wal_sender_timeout=…``, as with PostgreSQL.
     :ivar startup_timeout: ``authentication_timeout`` in seconds: until then a client must be in.
+    :ivar message_timeout: seconds that a client may take over a message that it has begun, and over
+        making room for an answer; 0: any number. A stream's room is `sender_timeout`'s.
     :ivar close_timeout: seconds that a closing connection has to take its last bytes.
     :ivar send_buffer: the size of a client's socket send buffer in bytes. Measured: a quarter of
         a MiB keeps what is sent in the processor's cache, and hundreds of clients in memory.
@@ -50,6 +53,7 @@ class SenderSettings:
 
     sender_timeout: float = 60.0
     startup_timeout: float = 60.0
+    message_timeout: float = 60.0
     close_timeout: float = 5.0
     send_buffer: int = 256 * 1024
     hold_ahead: float = 60.0
@@ -105,7 +109,7 @@ def parameter_status(identity: SystemIdentity, client: Mapping[str, str]) -> dic
     libpq's tools need ``server_version`` and ``integer_datetimes``.
     """
     reported = {
-        "application_name": client.get("application_name", ""),
+        "application_name": clean_ascii(client.get("application_name", "")),
         "client_encoding": client.get("client_encoding", "SQL_ASCII"),
         "DateStyle": "ISO, MDY",
         "default_transaction_read_only": "off",
@@ -148,7 +152,8 @@ def version_number(server_version: str) -> int:
 
     As libpq's PQserverVersion: ``18beta1`` is 180000, ``9.6.24`` is 90624.
     """
-    match = re.match(r"(\d+)(?:\.(\d+))?(?:\.(\d+))?", server_version)
+    # The text is a server's: no number may be longer than Python converts.
+    match = re.match(r"(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?", server_version, re.ASCII)
     if match is None:
         return 0
     major, minor, patch = (int(number or 0) for number in match.groups())

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from twisted.logger import Logger
 
 from walstream.errors import ProtocolViolation
+from walstream.protocols.names import clean_ascii
 from walstream.wire.messages import parse_error
 
 __all__ = ["ToldByServer"]
@@ -36,7 +37,8 @@ class ToldByServer:
 
         :raises ProtocolViolation: if there are too many of them.
         """
-        self._parameters[name] = value
+        # They are shown: to users, and as a version to clients.
+        self._parameters[name] = clean_ascii(value)
         if len(self._parameters) > _MOST_PARAMETERS:
             raise ProtocolViolation(f"the server reports more than {_MOST_PARAMETERS} parameters")
 

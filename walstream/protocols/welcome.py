@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from walstream.errors import CommandError
 from walstream.formats.log_text import word
 from walstream.interfaces import IWALProvider, SystemIdentity
-from walstream.protocols.settings import parameter_status
+from walstream.protocols.cancel_keys import told
+from walstream.protocols.names import clean_ascii
+from walstream.protocols.settings import major_version, parameter_status
 from walstream.wire import messages
 from walstream.wire.frames import StartupPacket, StartupReader
 from walstream.wire.startup import (
     CANCEL_REQUEST_CODE,
     GSSENC_REQUEST_CODE,
     PROTOCOL_3_0,
+    PROTOCOL_3_2,
     SSL_REQUEST_CODE,
     ReplicationMode,
     check_protocol_version,
@@ -47,8 +50,8 @@ class Client:
 
     @property
     def application_name(self) -> str:
-        """How it wants to be called; empty if it did not say."""
-        return self.parameters.get("application_name", "")
+        """How it wants to be called, as PostgreSQL has it: ASCII; empty if it did not say."""
+        return clean_ascii(self.parameters.get("application_name", ""))
 
     def __str__(self) -> str:
         return described(self.user, self.application_name)
@@ -81,6 +84,7 @@ class Welcome:
         self._reader = StartupReader()
         self._asked_for_encryption: set[int] = set()
         self._refusal: CommandError | None = None
+        self._version = PROTOCOL_3_0
         self._legacy = False
 
     def feed(self, data: bytes) -> None:
@@ -121,7 +125,7 @@ class Welcome:
     def _answer_encryption_request(self, code: int) -> bytes:
         # Each may be asked for once; asked again, PostgreSQL takes it for a protocol version.
         if code in self._asked_for_encryption:
-            check_protocol_version(code)
+            check_protocol_version(code, self._newest())
         self._asked_for_encryption.add(code)
         # What follows in the clear may come from anybody in between (CVE-2021-23214).
         if self._reader.take_rest():
@@ -140,8 +144,9 @@ class Welcome:
         return None
 
     def _take_startup(self, packet: StartupPacket) -> bytes:
-        self._legacy = packet.code >> 16 < PROTOCOL_3_0 >> 16
-        version = check_protocol_version(packet.code)
+        # Of whoever says 0.0 PostgreSQL believes that it is new.
+        self._legacy = 0 < packet.code < PROTOCOL_3_0
+        version = self._version = check_protocol_version(packet.code, self._newest())
         parameters = parse_startup(packet.body)
         _check_mode(parameters)
         self._identity()
@@ -165,7 +170,15 @@ class Welcome:
         answer = b""
         for name, value in parameter_status(self._identity(), self.client.parameters).items():
             answer += messages.parameter_status(name, value)
-        return answer + messages.backend_key_data(self._pid, self._key) + messages.ready_for_query()
+        key = told(self._key, self._version)
+        return answer + messages.backend_key_data(self._pid, key) + messages.ready_for_query()
+
+    def _newest(self) -> int:
+        """The newest version of the protocol that a server like the one announced speaks."""
+        identity = self._provider.identity
+        if identity is not None and major_version(identity.server_version) < 18:
+            return PROTOCOL_3_0
+        return PROTOCOL_3_2
 
     def _identity(self) -> SystemIdentity:
         identity = self._provider.identity

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from twisted.logger import Logger
 
+from walstream.formats.log_text import word
 from walstream.protocols.standbys import Standby, Standbys, StandbyState
 
 __all__ = ["LoopWatch"]
@@ -64,7 +65,7 @@ class LoopWatch:
                 "other, and no WAL comes to either until it is promoted. "
                 "target_session_attrs=read-write keeps a hub from following standbys",
                 upstream=self._upstream,
-                name=standby.application_name or standby.user,
+                name=word(standby.application_name or standby.user),
             )
 
     def standby_left(self, standby: Standby) -> None:

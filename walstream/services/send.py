@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from walstream.services.accepting import accept_few
 from walstream.services.outcome import Outcome
 
 __all__ = ["SenderService"]
@@ -91,6 +92,7 @@ class SenderService(Service):
         await maybeDeferred(port.stopListening)
 
     def _listens(self, port: IListeningPort) -> None:
+        accept_few(port)
         self._log.info("listening on {address}", address=str(port.getHost()))
         self._listening.set(port)
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from hmac import compare_digest
 from itertools import count
-from secrets import token_bytes
 from typing import Generic, Protocol, TypeVar
 
 from walstream.access.role_places import RolePlaces
 from walstream.interfaces import ISlotStore
+from walstream.protocols.cancel_keys import fits, new_key
 from walstream.protocols.standbys import Standby, Standbys
 from walstream.services.worker_values import standby_values
 
 __all__ = ["Host", "SessionHost", "WorkerSessions"]
-
-# Protocol 3.0: BackendKeyData carries a key of four bytes.
-_KEY_SIZE = 4
 
 
 class SessionHost(Protocol):
@@ -62,7 +58,7 @@ class WorkerSessions(Generic[Host]):
 
     def begin(self, host: Host) -> tuple[int, bytes]:
         """A client is handed to a worker; the number of its session, and the key to cancel it."""
-        pid, key = next(self._pids), token_bytes(_KEY_SIZE)
+        pid, key = next(self._pids), new_key()
         self._sessions[pid] = _Session(key, host)
         self._numbers[host] = self.number(host) + 1
         return pid, key
@@ -96,7 +92,7 @@ class WorkerSessions(Generic[Host]):
     def cancel(self, pid: int, key: bytes) -> None:
         """A CancelRequest has come, to whichever worker."""
         session = self._sessions.get(pid)
-        if session is not None and compare_digest(session.key, key):
+        if session is not None and fits(session.key, key):
             session.host.cancel(pid)
 
     # What workers report.

@@ -96,13 +96,15 @@ _PASSWORD: Final = 65_535 - _LENGTH_SIZE  # PG_MAX_AUTH_TOKEN_LENGTH
 _PLAUSIBLE: Final = 30_000 - _LENGTH_SIZE  # libpq's doubt about all types but the long ones
 _GREETING: Final = 2_000 - _LENGTH_SIZE  # libpq, before authentication
 
-# PostgreSQL believes a gigabyte for the types below, which one hostile peer could make us hold.
-# The longest that replication has a use for is far shorter: a client's Query is a command of some
-# hundred bytes and its CopyData 34 or 64 KiB (UPLOAD_MANIFEST), a server's CopyData 128 KiB, or
-# 8 MiB in the form of January 2010; all of a history file is one DataRow.
-_LONG_FROM_CLIENT: Final = 1 << 20
+# PostgreSQL believes a gigabyte for the types below, which one hostile peer could make us hold, or
+# read through. The longest that replication has a use for is far shorter: a client's Query is a
+# command of some hundred bytes and its CopyData 34 or 64 KiB (UPLOAD_MANIFEST), a server's CopyData
+# 128 KiB, or 8 MiB in the form of January 2010; all of a history file is one DataRow, and errors
+# are some lines of text.
+_LONG_FROM_CLIENT: Final = 1 << 17
 _LONG_FROM_SERVER: Final = 1 << 20
 _LONGEST_COPY_DATA: Final = 1 << 24
+_LONGEST_TEXT: Final = 1 << 16
 
 _LONG_FRONTEND: Final = frozenset(
     {Frontend.QUERY, Frontend.COPY_DATA, Frontend.PARSE, Frontend.BIND, Frontend.FUNCTION_CALL}
@@ -112,11 +114,10 @@ _LONG_BACKEND: Final = frozenset(
         Backend.ROW_DESCRIPTION,
         Backend.DATA_ROW,
         Backend.FUNCTION_CALL_RESPONSE,
-        Backend.ERROR_RESPONSE,
-        Backend.NOTICE_RESPONSE,
         Backend.NOTIFICATION_RESPONSE,
     }
 )
+_TEXTS: Final = frozenset({Backend.ERROR_RESPONSE, Backend.NOTICE_RESPONSE})
 
 # Int32 length without the length itself: `ProcessStartupPacket`, MAX_STARTUP_PACKET_LENGTH.
 _SHORTEST_STARTUP: Final = 4
@@ -139,6 +140,8 @@ def backend_limit(kind: int) -> int:
     """The longest body, in bytes, of a server's message after AuthenticationOk."""
     if kind == Backend.COPY_DATA:
         return _LONGEST_COPY_DATA
+    if kind in _TEXTS:
+        return _LONGEST_TEXT
     return _LONG_FROM_SERVER if kind in _LONG_BACKEND else _PLAUSIBLE
 
 
@@ -162,6 +165,11 @@ class _Buffer:
     def feed(self, data: bytes | memoryview) -> None:
         """Append bytes as they were received, cut anywhere."""
         self._buffer += data
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a message of which not all has come, once `next` has none."""
+        return bool(self._buffer)
 
     def take_rest(self) -> bytes:
         """Give up the bytes that were not read as messages, for the reader that comes next."""

@@ -19,6 +19,7 @@ __all__ = [
     "CANCEL_REQUEST_CODE",
     "GSSENC_REQUEST_CODE",
     "PROTOCOL_3_0",
+    "PROTOCOL_3_2",
     "SSL_REQUEST_CODE",
     "ReplicationMode",
     "check_protocol_version",
@@ -32,6 +33,9 @@ __all__ = [
 
 PROTOCOL_3_0: Final = 3 << 16
 """The version's major number in the upper 16 bits, its minor number in the lower."""
+
+PROTOCOL_3_2: Final = 3 << 16 | 2
+"""What PostgreSQL 18 speaks if it is asked to: keys of CancelRequests are longer."""
 
 CANCEL_REQUEST_CODE: Final = 1234 << 16 | 5678
 SSL_REQUEST_CODE: Final = 1234 << 16 | 5679

@@ -1,0 +1,29 @@
+"""The keys of CancelRequests: whoever has a session's may break its stream off."""
+
+from __future__ import annotations
+
+from hmac import compare_digest
+from secrets import token_bytes
+
+from walstream.wire.startup import PROTOCOL_3_2
+
+__all__ = ["fits", "new_key", "told"]
+
+# Protocol 3.0 has keys of four bytes; from 3.2 on PostgreSQL's have 32.
+_SHORT = 4
+_LONG = 32
+
+
+def new_key() -> bytes:
+    """A key for a session of which it is not known yet which protocol it speaks."""
+    return token_bytes(_LONG)
+
+
+def told(key: bytes, version: int) -> bytes:
+    """The key as a client of that version of the protocol is told it."""
+    return key if version >= PROTOCOL_3_2 else key[:_SHORT]
+
+
+def fits(key: bytes, given: bytes) -> bool:
+    """Whether somebody gives a session's key, as it was told."""
+    return len(given) in (_SHORT, _LONG) and compare_digest(key[: len(given)], given)

@@ -88,6 +88,11 @@ class TextTests(SynchronousTestCase):
         roles = parse_roles('alice "a b"\n', "roles")
         self.assertRaises(FormatError, role_line, roles["alice"])
 
+    def test_two_backslashes_and_an_empty_line(self) -> None:
+        """The second one continues the line, the first one stays, as with PostgreSQL."""
+        for text in ("a b\\\\", "a b\\\\\n", "a b\\\\\n\n"):
+            self.assertEqual(parse_roles(text, "roles")["a"].verifier, "b\\")
+
     def test_a_role_behind_strange_lines(self) -> None:
         """A form feed in a comment does not end its line."""
         text = "# a\x0cb\nalice -\nbob -\n"
@@ -199,6 +204,12 @@ class ClientTests(SenderCase):
         self.assertTrue(any("authorized" in text for text in logged))
         for text in logged:
             self.assertTrue(text.isprintable(), text)
+
+    def test_a_slot_that_is_not_text(self) -> None:
+        """Whatever a store makes of such a name, it comes back as it was."""
+        self.log_in()
+        answer = self.say(frame(b"Q", b'CREATE_REPLICATION_SLOT "a\xff" PHYSICAL\0'))
+        self.assertIn(b"\0\0\0\2a\xff", answer)
 
     def test_a_command_as_long_as_it_may_be(self) -> None:
         """It is read in no time that anybody would notice."""

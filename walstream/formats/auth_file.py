@@ -153,8 +153,10 @@ def _logical_lines(content: str) -> Iterator[tuple[int, str]]:
     """Lines with those that continue them, and the number of the first of each."""
     first, text = 1, ""
     for number, line in enumerate(content.split("\n"), start=1):
-        text += line.removesuffix("\r")
-        if text.endswith("\\"):
+        added = line.removesuffix("\r")
+        text += added
+        # One that was there before, and escaped by the one behind it, is no continuation.
+        if added.endswith("\\"):
             text = text[:-1]
             continue
         yield first, text

@@ -245,7 +245,9 @@ class Answers:
     # What they have in common.
 
     def _result(self, columns: list[Column], row: tuple[str | None, ...], tag: str) -> None:
-        values = [value.encode() if value is not None else None for value in row]
+        values = [
+            value.encode("utf-8", "surrogateescape") if value is not None else None for value in row
+        ]
         self._send(row_description(columns) + data_row(values) + command_complete(tag))
 
     def _identity(self) -> SystemIdentity:

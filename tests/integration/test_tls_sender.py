@@ -161,10 +161,10 @@ def test_a_client_that_does_not_read(
     archive, copy, second = (tmp_path / name for name in ("archive", "copy", "second"))
     issued = authority.issue("localhost", "127.0.0.1")
     with pg_receivewal(clusters.installation, archive, primary.conninfo()):
-        for _ in range(12):
+        for _ in range(8):
             primary.query("SELECT pg_logical_emit_message(false, 'a', repeat('b', 15000000))")
         primary.query("SELECT pg_switch_wal()")
-        await_segments(archive, 10)
+        await_segments(archive, 6)
     with Serving("send", "-D", archive, *tls_options(issued), log=tmp_path / "log") as sender:
         conninfo = sender.conninfo(sslmode="require")
         begin = finished_segments(archive)[0]
@@ -177,10 +177,10 @@ def test_a_client_that_does_not_read(
             client.send_signal(signal.SIGSTOP)
             before = sender.memory()
             with pg_receivewal(clusters.installation, second, conninfo):
-                identical(archive, second, 10)
+                identical(archive, second, 6)
             assert sender.memory() - before < 8 << 20
             client.send_signal(signal.SIGCONT)
-            identical(archive, copy, 10)
+            identical(archive, copy, 6)
         assert sender.stop() == 0
 
 

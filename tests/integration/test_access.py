@@ -230,7 +230,7 @@ TEXTS = [
     "host replication standby1 192.0.2.0 255.255.255.0 md5  # why",
     "hostssl replication,all standby1,standby2 2001:db8::/32 cert map=m clientname=DN",
     "hostssl replication all all scram-sha-256 clientcert=verify-full",
-    'local "replication" "all",all peer map="a b"',
+    'local "x",replication "all",all peer map="a b"',
     'host replication "a ""b""" .example.org reject',
     "host replication all samenet trust\nhost replication all samehost trust",
     "local replication \\\n  all \\\n trust",
@@ -253,6 +253,8 @@ TEXTS = [
     "host replication all all trust,reject",
     "host replication all all trust map",
     "host replication all all trust map=x",
+    "host all +admins 192.0.2.0/24 ident map=m",
+    "local all,replication all trust",
     "host replication all all trust nonsense=x",
     "hostssl replication all all cert clientcert=verify-ca",
     "hostssl replication all all trust clientcert=nonsense",
@@ -283,15 +285,19 @@ IN_THE_VIEW = {
 
 
 def their_reading(primary: Cluster, text: str) -> list[object]:
-    """The lines that a server reads in its pg_hba.conf, and what is wrong with them."""
+    """The lines about replication in a server's pg_hba.conf, and what is wrong with others."""
     primary.allow(text)
     rows = primary.query(
-        "SELECT line_number, type, database, user_name, auth_method, error "
+        "SELECT line_number, type, user_name, auth_method, error, database "
         "FROM pg_hba_file_rules ORDER BY line_number"
     )
-    if any(row[1] is row[5] is None for row in rows):
+    if any(row[1] is row[4] is None for row in rows):
         return ["?"]  # it is wrong, and only the log says why
-    return [wrong(row[5]) if row[5] else (*row[:4], method(row[4])) for row in rows]
+    return [
+        wrong(error) if error else (number, kind, users, method(word))
+        for number, kind, users, word, error, databases in rows
+        if error or "replication" in databases
+    ]
 
 
 def our_reading(path: Path, text: str) -> list[object]:
@@ -305,7 +311,6 @@ def our_reading(path: Path, text: str) -> list[object]:
         (
             rule.line.number,
             rule.kind.value,
-            [token.text for token in rule.databases],
             [token.text for token in rule.users],
             rule.method.value,
         )

@@ -45,8 +45,8 @@ def walstream(*arguments: str, directory: Path) -> subprocess.CompletedProcess[s
         ("receive --upstream=host=a", ["--archive is missing", "--archive=/srv/wal"]),
         ("receive --upstream=hots=a -D{dir}", ["--upstream: ", 'connection option "hots"']),
         (
-            "receive --upstream=sslmode=require -D{dir}",
-            ["--upstream: sslmode=require (the connection string) is not possible", "tunnel"],
+            "receive --upstream=gssencmode=require -D{dir}",
+            ["--upstream: gssencmode=require (the connection string) is not possible"],
         ),
         ("receive --upstream=host=a -D{dir} --endpos=7", ["--endpos: '7' is not an LSN"]),
         ("receive --upstream=host=a -D{dir} --slot=A", ["--slot: 'A'", "lower-case letters"]),

@@ -244,6 +244,18 @@ class RuleTests(SynchronousTestCase):
                 (rule.client_certificate, rule.uses_distinguished_name), (certificate, is_whole)
             )
 
+    def test_other_databases(self) -> None:
+        """Their lines may have all that a server has, and we don't."""
+        (rule,) = rules(
+            """
+            host     all            +admins  all  ldap ldapserver=a ldapprefix="cn="
+            hostssl  "replication"  all      all  oauth issuer=a scope=b
+            host     sameuser       all      all  gss include_realm=0 map=nobodys
+            host     a,replication  u        all  trust
+            """
+        )
+        self.assertEqual(rule.line.number, 5)
+
     def test_what_is_wrong(self) -> None:
         """In PostgreSQL's words where it has some, with the line."""
         for text, message in (

@@ -52,12 +52,11 @@ class Policy:
 
         :param is_exposed: whether other machines can connect, over a network that is not trusted.
         """
-        replication = [rule for rule in self.rules if rule.is_for_replication]
-        if not replication:
+        if not self.rules:
             yield (
                 "no line has the database replication, which all does not include: nobody comes in"
             )
-        for rule in replication:
+        for rule in self.rules:
             if rule.kind is ConnectionKind.HOSTSSL and not has_tls:
                 yield f"hostssl record cannot match because TLS is off: {rule.line.place}"
             if rule.kind is ConnectionKind.HOSTGSSENC:
@@ -111,9 +110,7 @@ def _is_in_clear(rule: HBARule) -> bool:
 
 def _reaches_out(rule: HBARule) -> bool:
     """Whether it means clients of other machines that want WAL."""
-    if not rule.is_for_replication or rule.kind is ConnectionKind.LOCAL:
-        return False
-    if rule.address.near == "samehost":
+    if rule.kind is ConnectionKind.LOCAL or rule.address.near == "samehost":
         return False
     network = rule.address.network
     return network is None or not network.is_loopback

@@ -4,7 +4,7 @@ The lines are PostgreSQL's as they are (documentation, "The pg_hba.conf File"; `
 are the words for what is wrong with them. The first line that means a connection decides; if none
 does, there is no entry. What only a database server has is refused when the file is read, with the
 line and the reason, rather than never met in silence: membership of roles, and methods that are
-not offered here.
+not offered here. Lines about other databases may say what they want: they never mean us.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class IncomingConnection:
 
 @dataclass(frozen=True, slots=True)
 class HBARule:
-    """A line.
+    """A line about physical replication.
 
     :ivar ident_map: the map of ``pg_ident.conf`` by which a name becomes a user.
     :ivar uses_distinguished_name: whether a certificate's name is all of its subject
@@ -99,18 +99,12 @@ class HBARule:
 
     line: AuthLine
     kind: ConnectionKind
-    databases: Sequence[Token]
     users: Sequence[Token]
     address: AddressRule
     method: AuthMethod
     ident_map: str | None = None
     client_certificate: ClientCertificate = ClientCertificate.ANY
     uses_distinguished_name: bool = False
-
-    @property
-    def is_for_replication(self) -> bool:
-        """Whether it is about physical replication at all: ``all`` is not."""
-        return any(token.is_keyword("replication") for token in self.databases)
 
     def means(self, connection: IncomingConnection, near: Near) -> bool:
         """Whether it is about a physical replication connection like this one.
@@ -125,10 +119,8 @@ class HBARule:
     def could_mean(self, connection: IncomingConnection) -> bool:
         """Whether it would, if only the address were the right one."""
         is_local = connection.address is None
-        return (
-            self.is_for_replication
-            and self.kind.means(is_local=is_local, is_encrypted=connection.is_encrypted)
-            and any(_means_user(token, connection.user) for token in self.users)
+        return self.kind.means(is_local=is_local, is_encrypted=connection.is_encrypted) and any(
+            _means_user(token, connection.user) for token in self.users
         )
 
 
@@ -152,11 +144,13 @@ def depends_on_name(rules: Sequence[HBARule], connection: IncomingConnection, ne
 
 
 def read_hba(path: str, files: Files) -> list[HBARule]:
-    """Read the rules.
+    """Read the rules about physical replication; ``all`` databases do not include it.
 
-    :raises FormatError: for the first line that is wrong.
+    :raises FormatError: for the first line that is wrong. Of lines about other databases no more
+        is looked at than tells that they are.
     """
-    return [_rule(line) for line in read_auth_file(path, files)]
+    rules = (_rule(line) for line in read_auth_file(path, files))
+    return [rule for rule in rules if rule is not None]
 
 
 # Lines
@@ -170,10 +164,12 @@ _NOT_OFFERED: Final = frozenset(
 _METHODS: Final = {method.value: method for method in AuthMethod} | {"md5": AuthMethod.SCRAM}
 
 
-def _rule(line: AuthLine) -> HBARule:
+def _rule(line: AuthLine) -> HBARule | None:
     fields = iter(line.fields)
     kind = _kind(line, _single(line, next(fields), "connection type"))
     databases = _field(line, fields, "database specification")
+    if not any(token.is_keyword("replication") for token in databases):
+        return None
     users = _field(line, fields, "role specification")
     _check_users(line, databases, users)
     address = ANYWHERE
@@ -182,7 +178,7 @@ def _rule(line: AuthLine) -> HBARule:
     word = _single(line, _field(line, fields, "authentication method"), "authentication type")
     method = _method(line, kind, word)
     options = dict(_option(line, token) for tokens in fields for token in tokens)
-    return _with_options(line, kind, databases, users, address, method, options)
+    return _with_options(line, kind, users, address, method, options)
 
 
 def _field(line: AuthLine, fields: Iterator[Sequence[Token]], what: str) -> Sequence[Token]:
@@ -275,7 +271,6 @@ def _option(line: AuthLine, token: Token) -> tuple[str, str]:
 def _with_options(
     line: AuthLine,
     kind: ConnectionKind,
-    databases: Sequence[Token],
     users: Sequence[Token],
     address: AddressRule,
     method: AuthMethod,
@@ -292,7 +287,6 @@ def _with_options(
     return HBARule(
         line,
         kind,
-        databases,
         users,
         address,
         method,

@@ -88,6 +88,8 @@ def receive_by_pg_receivewal(
     """Have pg_receivewal receive so many segments, and a part of the next, and end."""
     before = len(forms(archive)) if archive.exists() else 0
     with pg_receivewal(primary.installation, archive, primary.conninfo(), *options) as client:
+        # A server that has just switched says nothing before there is something new.
+        primary.query("SELECT pg_logical_emit_message(true, 'into', 'the next segment')")
         wait_until(lambda: bool(list(archive.glob("*.partial"))), "begun")
         fill(primary, segments)
         wait_until(lambda: len(forms(archive)) >= before + segments, f"{segments} more")

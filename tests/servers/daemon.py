@@ -70,8 +70,10 @@ class Walstream:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.kill()
+        if kind is not None:
+            print(f"-- log of walstream ({self.log}):\n{self.text}", file=sys.stderr)
 
     @property
     def text(self) -> str:

@@ -207,6 +207,8 @@ async def test_a_server_in_trouble(clusters: Clusters) -> None:
                 said = await attempt(f"{where} gssencmode=disable sslmode={mode}")
                 assert tracer.told(said) == happens, (answer, mode, said)
                 assert "memory" not in said
+                if answer.startswith(b"E"):
+                    assert "server sent an error response during SSL exchange" in said
 
 
 @pytest_twisted.ensureDeferred

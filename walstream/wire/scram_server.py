@@ -139,9 +139,9 @@ class ScramServerExchange:
         )
         try:
             server.set_client_first(f"{flag},,{_SOME_NAME}{nonce}")
-            # What is signed in the end is what was really said,
+            # What is signed in the end is what was really said.
             server.client_first_bare = bare
-            # and a verifier may have any number of them, as PostgreSQL's scram_iterations.
+            # A server's verifier may have any number of them, also fewer than scramp allows.
             server.i = self._verifier.iterations
             answer: str = server.get_server_first()
         except ScramException as error:

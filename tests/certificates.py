@@ -49,7 +49,7 @@ def _alternatives(names: Sequence[str]) -> x509.SubjectAlternativeName:
         try:
             found.append(x509.IPAddress(ipaddress.ip_address(each)))
         except ValueError:
-            found.append(x509.DNSName(each))
+            found.append(x509.DNSName(each.removeprefix("DNS:")))
     return x509.SubjectAlternativeName(found)
 
 
@@ -112,6 +112,8 @@ class Authority:
         **how: Any,
     ) -> Issued:
         """A certificate for a name, and for *alternatives*: hosts' names and addresses.
+
+        An address behind ``DNS:`` is there as a name.
 
         :param stem: the name of its files, if it isn't the common name.
         :param subject: in place of *common_name*.

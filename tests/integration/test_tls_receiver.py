@@ -2,67 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-from itertools import product
 from pathlib import Path
-from typing import Any, cast
 
-import psycopg
 import pytest
 import pytest_twisted
 from cryptography.hazmat.primitives import serialization
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Factory
 
 from tests.certificates import Authority, write_key
-from tests.integration.tls import Known, give_tls
-from tests.servers import Clusters, on_versions
+from tests.integration.attempts import NOTHING, libpq, walstream
+from tests.integration.tls import Known, by_hash, give_tls
+from tests.servers import Clusters
 from walstream.embedded import Cluster
-from walstream.errors import Disconnected, FormatError
-from walstream.protocols.client import ReplicationClient
-from walstream.services.endpoint import UpstreamAddress, UpstreamEndpoint
-from walstream.upstream import parse_conninfo
-
-NOTHING = "sslrootcert=/nonexistent sslcert=/nonexistent"
-
-
-class Clients(Factory):
-    """Makes clients that log in, and no more."""
-
-    noisy = False
-
-    def buildProtocol(self, addr: IAddress | None) -> ReplicationClient:
-        return ReplicationClient(cast(UpstreamAddress, addr).login)
-
-
-async def walstream(conninfo: str) -> str:
-    """How walstream comes in: ``ssl``, ``plain``, or what it says."""
-    try:
-        upstream = parse_conninfo(conninfo, {"HOME": "/nonexistent"})
-    except FormatError as error:
-        return str(error)
-    try:
-        connecting: Deferred[Any] = UpstreamEndpoint(cast(Any, reactor), upstream).connect(
-            Clients()
-        )
-        client: ReplicationClient = await connecting
-    except Disconnected as error:
-        return str(error)
-    kind = "plain" if client.encryption is None else "ssl"
-    client.abort(Disconnected("seen"))
-    return kind
-
-
-def libpq(conninfo: str) -> str:
-    """The same of libpq."""
-    try:
-        connection = psycopg.connect(conninfo, replication="true", autocommit=True)
-    except psycopg.Error as error:
-        return str(error)
-    with connection:
-        return "ssl" if connection.pgconn.ssl_in_use else "plain"
 
 
 @pytest.fixture
@@ -71,75 +21,14 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "authority")
 
 
-def connections(server: Cluster) -> int:
-    """How many connections the server has seen."""
-    return server.log.read_text().count("connection received:")
-
-
 def address(server: Cluster) -> str:
     """Where it is, with nothing that decides about TLS."""
     return f"host=127.0.0.1 port={server.port} dbname=postgres {NOTHING}"
 
 
-HBA = (
-    "local all all trust",
-    "host all,replication postgres 127.0.0.1/32 trust",
-    "hostssl all,replication ssluser 127.0.0.1/32 trust",
-    "hostnossl all,replication nossluser 127.0.0.1/32 trust",
-)
-USERS = ("postgres", "ssluser", "nossluser")
-MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-
-
-def with_roles(clusters: Clusters, *, tls: bool, authority: Authority) -> Cluster:
-    """A server that lets some users in encrypted only, and others only not."""
-    primary = clusters.primary("with-tls" if tls else "without", settings={"log_connections": "on"})
-    for user in ("ssluser", "nossluser"):
-        primary.query(f"CREATE ROLE {user} LOGIN REPLICATION")
-    primary.allow(*HBA)
-    if tls:
-        give_tls(primary, authority.issue("localhost", "127.0.0.1", stem="server"))
-    primary.restart()
-    return primary
-
-
-@on_versions(18)
-@pytest_twisted.ensureDeferred
-async def test_negotiation(clusters: Clusters, authority: Authority) -> None:
-    """PostgreSQL's ``libpq/005_negotiate_encryption``: every user, mode, negotiation and server.
-
-    Both come in the same way, or are told the same, in as many connections.
-    """
-    for tls in (True, False):
-        server = with_roles(clusters, tls=tls, authority=authority)
-        where = f"{address(server)} sslrootcert={authority.certificate}"
-        for user, mode, way in product(USERS, MODES, ("postgres", "direct")):
-            options = f"user={user} sslmode={mode} sslnegotiation={way}"
-            await assert_the_same(server, f"{where} {options}")
-
-
-async def assert_the_same(server: Cluster, conninfo: str) -> None:
-    """Both come in alike."""
-    before = connections(server)
-    theirs = libpq(conninfo)
-    between = connections(server)
-    ours = await walstream(conninfo)
-    after = connections(server)
-    if theirs in ("ssl", "plain"):
-        assert ours == theirs, conninfo
-    else:
-        assert core(theirs) in ours, conninfo
-    assert after - between == between - before, conninfo
-
-
-def core(said: str) -> str:
-    """What libpq says in the end, without where."""
-    last = said.rpartition("failed: ")[2].removeprefix("connection is bad: ")
-    return last.splitlines()[0].replace("  ", " ")
-
-
-# PostgreSQL's ``ssl/001_ssltests``, as far as it is about the client: options, and what both say
-# when they do not come in. {} is the directory with the certificates.
+NOT_BY_MD5 = "channel binding required but not supported by server's authentication request"
+# PostgreSQL's ``ssl/001_ssltests`` and ``ssl/002_scram``, as far as they are about the client, and
+# more: options, and what both say when they do not come in. {} is where the certificates are.
 CERTIFICATES = {
     # Whom to trust.
     "sslmode=require sslrootcert=invalid": "",
@@ -184,6 +73,9 @@ CERTIFICATES = {
     "sslmode=require ssl_min_protocol_version=incorrect": (
         'invalid "ssl_min_protocol_version" value: "incorrect"'
     ),
+    "sslmode=require ssl_max_protocol_version=incorrect": (
+        'invalid "ssl_max_protocol_version" value: "incorrect"'
+    ),
     "sslmode=require sslsni=0": "",
     # Our own certificate.
     "sslmode=require user=cert": "connection requires a valid client certificate",
@@ -201,6 +93,11 @@ CERTIFICATES = {
         "could not load private key file"
     ),
     "sslmode=require user=cert sslcert={}/cert.crt sslkey={}/cert.der": "",
+    "sslmode=require user=cert sslcert={}/cert.crt sslkey={}/secret.der sslpassword=wrong": (
+        "could not load private key file"
+    ),
+    "sslmode=require sslcertmode=allow": "",
+    "sslmode=require user=cert sslcertmode=allow sslcert={}/cert.crt sslkey={}/cert.key": "",
     "sslmode=require user=cert sslcertmode=disable sslcert={}/cert.crt sslkey={}/cert.key": (
         "connection requires a valid client certificate"
     ),
@@ -229,6 +126,18 @@ CERTIFICATES = {
     "sslmode=require channel_binding=require": (
         "channel binding required, but server authenticated client without channel binding"
     ),
+    "sslmode=require user=scram password=sesame channel_binding=invalid_value": (
+        'invalid channel_binding value: "invalid_value"'
+    ),
+    "sslmode=require user=scram password=sesame channel_binding=disable "
+    "require_auth=scram-sha-256": "",
+    "sslmode=require user=scram password=sesame channel_binding=require "
+    "require_auth=scram-sha-256": "",
+    "sslmode=require user=md5 password=sesame channel_binding=require": NOT_BY_MD5,
+    "sslmode=require user=md5 password=sesame channel_binding=require require_auth=md5": NOT_BY_MD5,
+    "sslmode=require user=cert sslcert={}/cert.crt sslkey={}/cert.key channel_binding=require": (
+        "channel binding required, but server authenticated client without channel binding"
+    ),
 }
 
 
@@ -249,25 +158,23 @@ def certificates(tmp_path: Path, authority: Authority) -> Path:
     authority.revoke(gone, file="others.crl")
     revoked = authority.revoke(server, file="server.crl")
     stranger.revoke(file="stranger.crl")
-    (tmp_path / "crls").mkdir()
-    hashed = f"{name_hash(authority)}.r0"
-    (tmp_path / "crls" / hashed).write_bytes(revoked.read_bytes())
+    by_hash(tmp_path / "crls", {authority: revoked})
     write_key(tmp_path / "open.key", cert.private_key, mode=0o644)
     write_key(tmp_path / "secret.key", cert.private_key, password=b"sesame")
-    der = cert.private_key.private_bytes(
-        serialization.Encoding.DER,
-        serialization.PrivateFormat.TraditionalOpenSSL,
-        serialization.NoEncryption(),
-    )
-    (tmp_path / "cert.der").write_bytes(der)
-    (tmp_path / "cert.der").chmod(0o600)
+    for name, form, encryption in (
+        ("cert", serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()),
+        (
+            "secret",
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"sesame"),
+        ),
+    ):
+        der = tmp_path / f"{name}.der"
+        der.write_bytes(
+            cert.private_key.private_bytes(serialization.Encoding.DER, form, encryption)
+        )
+        der.chmod(0o600)
     return tmp_path
-
-
-def name_hash(authority: Authority) -> str:
-    """By which OpenSSL looks for what an authority has issued."""
-    command = ["openssl", "x509", "-hash", "-noout", "-in", str(authority.certificate)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 @pytest_twisted.ensureDeferred
@@ -276,9 +183,13 @@ async def test_certificates(clusters: Clusters, certificates: Path, authority: A
     server = clusters.primary(settings={"password_encryption": "scram-sha-256"})
     server.query("CREATE ROLE cert LOGIN REPLICATION")
     server.query("CREATE ROLE scram LOGIN REPLICATION PASSWORD 'sesame'")
+    server.query(
+        "SET password_encryption = 'md5'; CREATE ROLE md5 LOGIN REPLICATION PASSWORD 'sesame'"
+    )
     server.allow(
         "hostssl all,replication cert 127.0.0.1/32 cert",
         "host all,replication scram 127.0.0.1/32 scram-sha-256",
+        "host all,replication md5 127.0.0.1/32 md5",
         "host all,replication all 127.0.0.1/32 trust",
     )
     issued = Known(certificates / "server")
@@ -293,3 +204,6 @@ async def test_certificates(clusters: Clusters, certificates: Path, authority: A
         if not agreed or (not words and theirs not in ("ssl", "plain")):
             wrong.append((options, theirs, ours))
     assert wrong == [], wrong
+    # libpq reads no key that is encrypted and not in PEM form.
+    key = f"sslkey={certificates}/secret.der sslpassword=sesame sslcert={certificates}/cert.crt"
+    assert await walstream(f"{address(server)} user=cert sslmode=require {key}") == "ssl"

@@ -29,6 +29,7 @@ from tests.integration.tls import (
     handshake,
     raw,
     said,
+    shown_serial,
     small_archive,
 )
 from tests.servers import Clusters, on_versions
@@ -218,29 +219,23 @@ def test_a_new_certificate(tmp_path: Path, authority: Authority, processes: str)
     issued = authority.issue("first", "127.0.0.1", stem="server")
     trust = {"sslmode": "verify-full", "sslrootcert": str(authority.certificate)}
     options = (*tls_options(issued), "--processes", processes)
-    with Serving("send", "-D", archive, *options, log=tmp_path / "log") as sender:
-
-        def serial() -> int:
-            """Of the certificate that a new connection is shown."""
-            command = f"openssl s_client -connect 127.0.0.1:{sender.port} -starttls postgres"
-            pipe = f"{command} </dev/null 2>/dev/null | openssl x509 -noout -serial"
-            with os.popen(pipe) as output:
-                return int(output.read().strip().removeprefix("serial="), 16)
-
-        with psycopg.connect(
+    with (
+        Serving("send", "-D", archive, *options, log=tmp_path / "log") as sender,
+        psycopg.connect(
             sender.conninfo(**trust), replication="true", autocommit=True
-        ) as connection:
-            assert serial() == issued.x509.serial_number
-            renewed = authority.issue("second", "127.0.0.1", stem="server")
-            os.kill(sender.process.pid, signal.SIGHUP)
-            wait_until(lambda: serial() == renewed.x509.serial_number, "the new one")
-            issued.key.write_text("nonsense")
-            os.kill(sender.process.pid, signal.SIGHUP)
-            sender.await_text("TLS was not reloaded, the old certificate stays in force")
-            assert serial() == renewed.x509.serial_number
-            assert said(sender.conninfo(**trust)) == ""
-            result = connection.pgconn.exec_(b"IDENTIFY_SYSTEM")
-            assert result.status == psycopg.pq.ExecStatus.TUPLES_OK
+        ) as connection,
+    ):
+        assert shown_serial(sender.port) == issued.x509.serial_number
+        renewed = authority.issue("second", "127.0.0.1", stem="server")
+        os.kill(sender.process.pid, signal.SIGHUP)
+        wait_until(lambda: shown_serial(sender.port) == renewed.x509.serial_number, "the new one")
+        issued.key.write_text("nonsense")
+        os.kill(sender.process.pid, signal.SIGHUP)
+        sender.await_text("TLS was not reloaded, the old certificate stays in force")
+        assert shown_serial(sender.port) == renewed.x509.serial_number
+        assert said(sender.conninfo(**trust)) == ""
+        result = connection.pgconn.exec_(b"IDENTIFY_SYSTEM")
+        assert result.status == psycopg.pq.ExecStatus.TUPLES_OK
         assert sender.stop() == 0
 
 

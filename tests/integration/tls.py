@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg
+from cryptography import x509
 
 from tests.certificates import Authority, Issued
 from tests.unit.archives import BUILT, SIZE, record_wal
@@ -18,10 +21,12 @@ __all__ = [
     "GSSENC_REQUEST",
     "SSL_REQUEST",
     "Known",
+    "by_hash",
     "give_tls",
     "handshake",
     "raw",
     "said",
+    "shown_serial",
     "small_archive",
 ]
 
@@ -46,10 +51,20 @@ def small_archive(directory: Path, segments: int = 4) -> Path:
     return directory
 
 
+def by_hash(directory: Path, lists: Mapping[Authority, Path]) -> Path:
+    """A directory of lists of what is revoked, named as ``c_rehash`` does."""
+    directory.mkdir()
+    for authority, path in lists.items():
+        command = ["openssl", "x509", "-hash", "-noout", "-in", str(authority.certificate)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        (directory / f"{done.stdout.strip()}.r0").write_bytes(path.read_bytes())
+    return directory
+
+
 def give_tls(
     cluster: Cluster,
     issued: Issued | Known,
-    authority: Authority | None = None,
+    authority: Authority | Known | None = None,
     revoked: Path | None = None,
 ) -> dict[str, str]:
     """The settings by which a server has TLS, with copies of the files that belong to it."""
@@ -59,7 +74,10 @@ def give_tls(
 
 
 def cluster_files(
-    cluster: Cluster, issued: Issued | Known, authority: Authority | None, revoked: Path | None
+    cluster: Cluster,
+    issued: Issued | Known,
+    authority: Authority | Known | None,
+    revoked: Path | None,
 ) -> dict[str, str]:
     """Copies that the server's user may read."""
     files = {"ssl_cert_file": issued.certificate, "ssl_key_file": issued.key}
@@ -116,6 +134,17 @@ def handshake(
             except (ssl.SSLError, OSError) as error:
                 return f"handshake, then {getattr(error, 'reason', None) or 'end'}"
             return f"{encrypted.selected_alpn_protocol()}, {answer.decode() or 'end'}"
+
+
+def shown_serial(port: int) -> int:
+    """The serial number of the certificate that a server shows."""
+    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        connection.sendall(SSL_REQUEST)
+        assert connection.recv(1) == b"S"
+        with ssl._create_unverified_context().wrap_socket(connection) as encrypted:
+            certificate = encrypted.getpeercert(binary_form=True)
+            assert certificate is not None
+            return x509.load_der_x509_certificate(certificate).serial_number
 
 
 def said(conninfo: str) -> str:

@@ -284,6 +284,13 @@ class CertificateTests(GateCase):
         self.assertIn("do not match", error.log_detail or "")
         self.refusal(is_encrypted=True)
 
+    def test_besides_trust(self) -> None:
+        """The name has to be right, but it is not by that that somebody comes in."""
+        self.open("hostssl replication all all trust clientcert=verify-full")
+        permit = self.permit(is_encrypted=True, subject=self.NAME)
+        self.assertIn('user="standby1" method=trust', permit.identity)
+        self.refusal("other", is_encrypted=True, subject=self.NAME)
+
     def test_of_a_trusted_authority(self) -> None:
         """A name does not matter."""
         self.open("hostssl replication all all trust clientcert=verify-ca")

@@ -312,6 +312,9 @@ class IdentTests(SynchronousTestCase):
         m  /^(.*)@example$  \1
         m  /^x     /^y
         m  admin   all
+        m  /^q(.)$ "/^q\\1$"
+        m  r       /^r\\1$
+        m  /^al(.*)$  al\1
         o  c       u
         """
         for system_user, user in (
@@ -320,9 +323,19 @@ class IdentTests(SynchronousTestCase):
             ("w@example", "w"),
             ("x1", "y1"),
             ("admin", "anybody"),
+            ("q1", r"q\1"),  # an expression is taken as it is, quoted or not
+            ("r", r"r\1"),
+            ("all", "all"),
         ):
             self.assertTrue(self.ask(text, "m", system_user, user), (system_user, user))
-        for system_user, user in (("a", "a"), ("c", "u"), ("w@example", "v"), ("x", "x")):
+        for system_user, user in (
+            ("a", "a"),
+            ("c", "u"),
+            ("w@example", "v"),
+            ("x", "x"),
+            ("q1", "q1"),
+            ("all", "anybody"),
+        ):
             self.assertFalse(self.ask(text, "m", system_user, user), (system_user, user))
         self.assertFalse(self.ask(text, "none", "a", "u"))
 

@@ -10,6 +10,7 @@ from scramp import ScramClient, ScramException
 from twisted.trial.unittest import SynchronousTestCase
 
 from walstream.errors import CommandError, FormatError
+from walstream.wire.scram_client import ScramClientExchange
 from walstream.wire.scram_server import ScramServerExchange
 from walstream.wire.scram_verifier import ScramVerifier
 
@@ -73,6 +74,7 @@ class VerifierTests(SynchronousTestCase):
             good + "$",
             good.replace("4096", "x"),
             good.replace("4096", "-1"),
+            good.replace("4096", "0"),
             good.rpartition(":")[0] + ":" + short,
             good.replace("$4096", "$4096$"),
             f"SCRAM-SHA-256$4096:a=b${short}:{short}",
@@ -85,6 +87,15 @@ class VerifierTests(SynchronousTestCase):
         self.assertEqual(ScramVerifier.of("x", iterations=5000).iterations, 5000)
         for iterations in (0, 4095, 10**9):
             self.assertRaises(FormatError, ScramVerifier.of, "x", iterations=iterations)
+
+    def test_whose_it_is(self) -> None:
+        """Told of a verifier that a server has made, with fewer iterations, too."""
+        text = (
+            "SCRAM-SHA-256$42:c2FsdHNhbHRzYWx0c2FsdA==$ZR3cVBEtmmc8Tu6wFH2di9q2ZLxC8B5ph8XoFUuaZeI="
+            ":epJNyTPDrNBTeMWTFdS2SLIJGsNul5/aE5z7SnLZwUM="
+        )
+        self.assertTrue(ScramVerifier.parse(text).is_of("pass"))
+        self.assertFalse(ScramVerifier.parse(text).is_of("Pass"))
 
     def test_mock(self) -> None:
         """The same user has the same each time; another, or another secret, has another."""
@@ -117,6 +128,23 @@ class ExchangeTests(SynchronousTestCase):
         ):
             server = ScramServerExchange("u", ScramVerifier.of(stored), SECRET)
             self.assertEqual(run(server, given_), PLAIN)
+
+    def test_passwords_as_they_are(self) -> None:
+        """What SASLprep does not allow, or leaves nothing of, is taken as it is: PostgreSQL's."""
+        for password in ("foo\abar", "foo\u06271bar", "\u00ad", "\udcff"):
+            server = ScramServerExchange("u", ScramVerifier.of(password), SECRET)
+            client = ScramClientExchange("SCRAM-SHA-256", password, None)
+            proof = client.proof(server.begin("SCRAM-SHA-256", client.first()))
+            client.verify(server.finish(proof))
+            self.assertTrue(client.verified)
+
+    def test_any_number_of_iterations(self) -> None:
+        """A verifier is a server's, which may have been made with fewer than we make them."""
+        for iterations in (1, 42, 20_000_000):
+            verifier = ScramVerifier(iterations, SALT, b"s" * 32, b"k" * 32)
+            server = ScramServerExchange("u", verifier, SECRET)
+            first = server.begin("SCRAM-SHA-256", b"n,,n=,r=abcdefgh")
+            self.assertTrue(first.endswith(f",i={iterations}".encode()))
 
     def test_who_does_not(self) -> None:
         """A wrong password, and a user that there is not, meet the same words."""

@@ -186,8 +186,9 @@ class AccessGate:
             case AuthMethod.PEER:
                 said = await self._peer(policy, rule, applicant)
             case AuthMethod.CERT:
-                said = ""
-        said = self._certified(policy, rule, applicant) or said
+                assert applicant.subject is not None, "there has to be one"
+                said = f"identity={quoted(applicant.subject.distinguished_name)}"
+        self._certified(policy, rule, applicant)
         await self._current_roles()
         return self._permit(rule, applicant, said)
 
@@ -211,13 +212,11 @@ class AccessGate:
         check_map(policy.maps, rule, name, applicant, _matched(rule))
         return f"identity={quoted(name)}"
 
-    def _certified(self, policy: Policy, rule: HBARule, applicant: Applicant) -> str | None:
-        """Who its certificate says it is, if the rule wants to know."""
-        if rule.client_certificate is not ClientCertificate.VERIFY_FULL:
-            return None
-        assert applicant.subject is not None, "there has to be one"
-        check_certificate(policy.maps, rule, applicant.subject, applicant, _matched(rule))
-        return f"identity={quoted(applicant.subject.distinguished_name)}"
+    def _certified(self, policy: Policy, rule: HBARule, applicant: Applicant) -> None:
+        """Check whose certificate it is, if the rule wants to know."""
+        if rule.client_certificate is ClientCertificate.VERIFY_FULL:
+            assert applicant.subject is not None, "there has to be one"
+            check_certificate(policy.maps, rule, applicant.subject, applicant, _matched(rule))
 
     # Passwords.
 

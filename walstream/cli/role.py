@@ -118,8 +118,7 @@ def _verify(store: RoleStore, arguments: Namespace) -> int:
         sys.stderr.write(f'walstream role: role "{arguments.name}" has no password\n')
         return WRONG
     password = _password(arguments, twice=False)
-    again = ScramVerifier.of(password, iterations=verifier.iterations, salt=verifier.salt)
-    if again != verifier:
+    if not verifier.is_of(password):
         sys.stderr.write(f'walstream role: that is not the password of role "{arguments.name}"\n')
         return WRONG
     sys.stdout.write(f'that is the password of role "{arguments.name}"\n')

@@ -22,7 +22,7 @@ class IdentLine:
 
     :ivar system_user: a name, or behind a slash a regular expression.
     :ivar user: a name, in which ``\\1`` stands for what the expression's parentheses have found;
-        behind a slash a regular expression; or ``all``.
+        behind a slash a regular expression, quoted or not, as it is; or ``all``.
     """
 
     line: AuthLine
@@ -37,11 +37,12 @@ class IdentLine:
             found = re.search(self.system_user.text[1:], system_user)
             if found is None:
                 return False
-            if "\\1" in wanted.text and found.re.groups:
-                wanted = Token(wanted.text.replace("\\1", found[1] or "", 1), is_quoted=True)
+            if _has_reference(wanted) and found.re.groups:
+                # Nothing that it becomes means anything else than itself.
+                return wanted.text.replace("\\1", found[1] or "", 1) == user
         elif self.system_user.text != system_user:
             return False
-        if not wanted.is_quoted and wanted.text.startswith("/"):
+        if wanted.text.startswith("/"):
             return re.search(wanted.text[1:], user) is not None
         return wanted.is_keyword("all") or wanted.text == user
 
@@ -72,7 +73,7 @@ def _ident_line(line: AuthLine) -> IdentLine:
         _single(line, tokens, name) for tokens, name in zip(line.fields, names, strict=False)
     )
     groups = _groups(line, system_user)
-    if "\\1" in user.text and groups == 0:
+    if _has_reference(user) and groups == 0:
         raise line.wrong(
             f'regular expression "{system_user.text[1:]}" has no subexpressions as requested by '
             f'backreference in "{user.text}"'
@@ -84,6 +85,11 @@ def _ident_line(line: AuthLine) -> IdentLine:
         )
     _groups(line, user)
     return IdentLine(line, map_name.text, system_user, user)
+
+
+def _has_reference(user: Token) -> bool:
+    """Whether what the parentheses have found is a part of it: never of an expression."""
+    return "\\1" in user.text and not user.text.startswith("/")
 
 
 def _single(line: AuthLine, tokens: Sequence[Token], what: str) -> Token:

@@ -33,7 +33,12 @@ class TLSOptions(CommandOptions):
             None,
             "Ask clients for a certificate, and take those that these authorities have signed.",
         ],
-        ["tls-crl", None, None, "With --tls-ca: certificates that have been revoked (PEM)."],
+        [
+            "tls-crl",
+            None,
+            None,
+            "With --tls-ca: certificates that have been revoked (PEM), a file or a directory.",
+        ],
         ["tls-min-version", None, "TLSv1.2", "The oldest version to speak: TLSv1.2 or TLSv1.3."],
     ]
 

@@ -31,7 +31,8 @@ class ServerFiles:
     :ivar key: the private key (``ssl_key_file``).
     :ivar authorities: who has to have signed a client's certificate, if it has one; None: none is
         asked for (``ssl_ca_file``).
-    :ivar revoked: clients' certificates that are not good any more (``ssl_crl_file``).
+    :ivar revoked: clients' certificates that are not good any more: a file of lists, or a
+        directory of files that ``c_rehash`` has named (``ssl_crl_file``, ``ssl_crl_dir``).
     :ivar least: the oldest version of TLS that is spoken (``ssl_min_protocol_version``).
     """
 
@@ -98,7 +99,8 @@ class ServerContext:
         for certificate in trust(self._context, authorities):
             self._context.add_client_ca(certificate)
         if revoked is not None:
-            use_revoked(self._context, revoked)
+            file, directory = (None, revoked) if revoked.is_dir() else (revoked, None)
+            use_revoked(self._context, file, directory)
         # Who has none comes in all the same, as far as TLS is concerned.
         self._context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_CLIENT_ONCE, verification.remember)
 

@@ -13,6 +13,7 @@ from typing import Final
 from scramp import ScramClient, ScramException
 
 from walstream.errors import ProtocolViolation, ServerNotTrusted
+from walstream.wire.scram_password import scram_password
 from walstream.wire.scram_verifier import MECHANISM
 
 __all__ = ["ScramClientExchange", "iterations_asked"]
@@ -53,12 +54,8 @@ class ScramClientExchange:
         self, mechanism: str, password: str, end_point: bytes | None, nonce: str | None = None
     ) -> None:
         binding = None if end_point is None else (_END_POINT, end_point)
-        try:
-            self._client = ScramClient([mechanism], _NO_NAME, password, binding, c_nonce=nonce)
-        except ScramException:
-            # A password that SASLprep does not allow is used as it is ("SASL Authentication").
-            self._client = ScramClient([mechanism], _NO_NAME, "", binding, c_nonce=nonce)
-            self._client.password = password.encode("utf-8", "surrogateescape")
+        self._client = ScramClient([mechanism], _NO_NAME, "", binding, c_nonce=nonce)
+        self._client.password = scram_password(password)
         self.is_bound = mechanism != MECHANISM
         self.verified = False
 

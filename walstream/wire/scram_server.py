@@ -109,7 +109,7 @@ class ScramServerExchange:
 
     def _authenticate(self, _: str) -> tuple[bytes, bytes, bytes, int]:
         verifier = self._verifier
-        return verifier.salt, verifier.stored_key, verifier.server_key, verifier.iterations
+        return verifier.salt, verifier.stored_key, verifier.server_key, DEFAULT_ITERATIONS
 
     def _check_binding(self, flag: str, binding: str | None, mechanism: str) -> None:
         """``read_client_first_message``: channel binding is used where both can, and only there."""
@@ -141,6 +141,8 @@ class ScramServerExchange:
             server.set_client_first(f"{flag},,{_SOME_NAME}{nonce}")
             # What is signed in the end is what was really said.
             server.client_first_bare = bare
+            # A server's verifier may have any number of them, also fewer than scramp allows.
+            server.i = self._verifier.iterations
             answer: str = server.get_server_first()
         except ScramException as error:
             raise self._refusal(error) from error

@@ -12,13 +12,12 @@ import hmac
 import re
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
-from hashlib import sha256
-from secrets import token_bytes
+from hashlib import pbkdf2_hmac, sha256
+from secrets import compare_digest, token_bytes
 from typing import Final
 
-from scramp import ScramException, ScramMechanism
-
 from walstream.errors import FormatError
+from walstream.wire.scram_password import scram_password
 
 __all__ = ["DEFAULT_ITERATIONS", "MECHANISM", "ScramVerifier"]
 
@@ -27,9 +26,10 @@ MECHANISM: Final = "SCRAM-SHA-256"
 DEFAULT_ITERATIONS: Final = 4096
 """PostgreSQL's default of ``scram_iterations``."""
 
+_MOST_ITERATIONS: Final = 10_000_000  # some seconds
 _SALT_SIZE: Final = 16  # SCRAM_DEFAULT_SALT_LEN
 _KEY_SIZE: Final = 32
-_FORM: Final = re.compile(r"SCRAM-SHA-256\$([0-9]{1,9}):([^$:]+)\$([^$:]+):([^$:]+)", re.ASCII)
+_FORM: Final = re.compile(r"SCRAM-SHA-256\$([1-9][0-9]{0,8}):([^$:]+)\$([^$:]+):([^$:]+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +73,18 @@ class ScramVerifier:
         :param salt: random unless given.
         :raises FormatError: if that many iterations are not possible.
         """
-        mechanism = ScramMechanism(MECHANISM)
+        if not DEFAULT_ITERATIONS <= iterations <= _MOST_ITERATIONS:
+            raise FormatError(
+                f"no verifier can be made with {iterations} iterations: {DEFAULT_ITERATIONS} to "
+                f"{_MOST_ITERATIONS} are possible"
+            )
         salt = token_bytes(_SALT_SIZE) if salt is None else salt
-        try:
-            made = mechanism.make_auth_info(password, iteration_count=iterations, salt=salt)
-        except ScramException as error:
-            raise FormatError(f"no verifier can be made: {error}") from error
-        made_salt, stored_key, server_key, count = made
-        return cls(count, made_salt, stored_key, server_key)
+        return cls(iterations, salt, *_keys(password, salt, iterations))
+
+    def is_of(self, password: str) -> bool:
+        """Whether it is that password's. Takes as long as making it."""
+        keys = _keys(password, self.salt, self.iterations)
+        return compare_digest(b"".join(keys), self.stored_key + self.server_key)
 
     @classmethod
     def mock(cls, user: str, secret: bytes, iterations: int = DEFAULT_ITERATIONS) -> ScramVerifier:
@@ -102,3 +106,10 @@ class ScramVerifier:
             for part in (self.salt, self.stored_key, self.server_key)
         )
         return f"{MECHANISM}${self.iterations}:{salt}${stored}:{server}"
+
+
+def _keys(password: str, salt: bytes, iterations: int) -> tuple[bytes, bytes]:
+    """StoredKey and ServerKey (RFC 5802 section 3)."""
+    salted = pbkdf2_hmac("sha256", scram_password(password), salt, iterations)
+    client_key = hmac.digest(salted, b"Client Key", sha256)
+    return sha256(client_key).digest(), hmac.digest(salted, b"Server Key", sha256)

@@ -22,6 +22,7 @@ from os.path import join
 
 from walstream.archive.end_mark import format_position, parse_position
 from walstream.archive.filesystem import FileSystem
+from walstream.archive.lock import is_locked
 from walstream.archive.paths import ArchivePaths
 from walstream.formats.positions import WALPosition
 
@@ -138,24 +139,9 @@ def _reader_files(files: FileSystem, paths: ArchivePaths) -> Iterator[tuple[str,
         match = _NAME.fullmatch(name)
         if match is not None:
             path = join(paths.readers, name)
-            is_alive = _is_locked(files, path)
+            is_alive = is_locked(files, path)
             if is_alive is not None:
                 yield path, int(match[1]), is_alive
-
-
-def _is_locked(files: FileSystem, path: str) -> bool | None:
-    """Whether somebody has locked a file; None if it is gone."""
-    try:
-        fd = files.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        files.close(fd)
-    return False
 
 
 def _line(position: WALPosition | None) -> bytes:

@@ -11,7 +11,6 @@ Everything here waits for the disk, so it belongs into a lane.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from os.path import join
 from typing import Final
 
 from walstream.archive.filesystem import FileSystem
-from walstream.archive.lock import LockHeld, ProcessLock
+from walstream.archive.lock import LockHeld, ProcessLock, is_locked
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.slot_files import SlotFiles
 from walstream.errors import ArchiveLost
@@ -145,7 +144,7 @@ def stored_slots(files: FileSystem, paths: ArchivePaths) -> list[Slot]:
     :raises ArchiveError: for a slot whose file is damaged.
     """
     slots = list(SlotFiles(files, paths.slots).load())
-    if any(slot.temporary for slot in slots) and not _is_held(join(paths.slots, LOCK)):
+    if any(slot.temporary for slot in slots) and not is_locked(files, join(paths.slots, LOCK)):
         return [slot for slot in slots if not slot.temporary]
     return slots
 
@@ -156,16 +155,3 @@ def _take_patiently(path: str, attempts: int) -> ProcessLock:
             return ProcessLock.take(path)
         time.sleep(_MOMENT)
     return ProcessLock.take(path)
-
-
-def _is_held(path: str) -> bool:
-    """Whether a living process has the lock."""
-    with suppress(FileNotFoundError):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-    return False

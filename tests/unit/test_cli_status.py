@@ -11,6 +11,7 @@ from tests.unit.archives import IDENTITY, SIZE
 from tests.unit.test_cli_tools import ToolCase
 from walstream.archive.end_mark import EndMark
 from walstream.archive.identity import store_identity
+from walstream.archive.process_names import new_name
 from walstream.archive.slot_files import SlotFiles
 from walstream.cli import status
 from walstream.cli.status_report import make_report, verdicts
@@ -18,7 +19,7 @@ from walstream.errors import StatusUnknown
 from walstream.formats.lsn import LSN
 from walstream.interfaces import Slot, WALPosition
 from walstream.services import control_files
-from walstream.services.control_files import SocketFile, new_name
+from walstream.services.control_files import SocketFile
 
 _TIME = "2026-11-26T01:02:03.250000+00:00"
 _END = SIZE.start(7) + 4096

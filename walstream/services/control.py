@@ -22,10 +22,11 @@ from walstream.archive.directory import ArchiveDirectory
 from walstream.archive.filesystem import FileIdentity
 from walstream.archive.lane import Lane, ThreadLane
 from walstream.archive.paths import ArchivePaths
+from walstream.archive.process_names import new_name
 from walstream.archive.serving import ServedArchive
 from walstream.errors import ArchiveLost
 from walstream.services.control_document import Document
-from walstream.services.control_files import SocketFile, new_name, remove_stale
+from walstream.services.control_files import SocketFile, remove_stale
 from walstream.services.control_port import ControlFactory, ControlPort
 
 __all__ = [

@@ -25,7 +25,7 @@ from walstream.archive.slot_files import SlotFiles
 from walstream.errors import ArchiveLost
 from walstream.interfaces import Slot
 
-__all__ = ["LOCK", "SlotPossession", "is_root_unchanged", "stored_slots"]
+__all__ = ["LOCK", "SlotPossession", "stored_slots"]
 
 #: The name of the lock file, in the directory of the slots.
 LOCK: Final = "lock"
@@ -123,19 +123,6 @@ class SlotPossession:
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()
-
-
-def is_root_unchanged(files: FileSystem, paths: ArchivePaths) -> Callable[[], None]:
-    """What proves, for a process that does not write an archive, that it is where it is now."""
-    before = files.find_identity(paths.root)
-
-    def assure() -> None:
-        if files.find_identity(paths.root) != before:
-            raise ArchiveLost(
-                f"the archive at {paths.root} is gone: another directory, or none, is in its place"
-            )
-
-    return assure
 
 
 def stored_slots(files: FileSystem, paths: ArchivePaths) -> list[Slot]:

@@ -26,8 +26,9 @@ from walstream.archive.paths import ArchivePaths
 from walstream.archive.readers import retention_lock
 from walstream.archive.slot_files import check_slot_name
 from walstream.archive.slot_limit import invalidated
-from walstream.archive.slot_possession import SlotPossession, is_root_unchanged
+from walstream.archive.slot_possession import SlotPossession
 from walstream.archive.slot_saver import SlotSaver
+from walstream.archive.tenure import is_root_unchanged
 from walstream.errors import ArchiveError, CommandError, SinkFailed
 from walstream.interfaces import ISlotStore, Slot, WALPosition
 

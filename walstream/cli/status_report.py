@@ -25,6 +25,7 @@ from walstream.formats.lsn import LSN
 from walstream.formats.positions import WALPosition
 from walstream.interfaces import Slot
 from walstream.services.control_files import VERSION, ask, socket_names
+from walstream.services.control_slots import slot_value
 
 __all__ = ["Report", "Verdict", "make_report", "verdicts"]
 
@@ -82,8 +83,9 @@ def make_report(directory: str, sockets: Collection[str] = ()) -> Report:
         process = each["process"]["pid"]
         report["clients"] += [_judged(client, process, end) for client in each["clients"]]
         report["slots"] += [{"process": process, **slot} for slot in each["slots"]]
-    if not senders:
-        report["slots"] = _stored_slots(files, paths)
+    if not senders:  # none that knows better than the files
+        stored = stored_slots(files, paths)
+        report["slots"] = [{"process": None, **slot_value(each)} for each in stored]
     report["slots"] = [_with_status(each, held) for each in report["slots"]]
     return report
 
@@ -185,22 +187,6 @@ def _archive(found: Survey, held: Inventory, documents: Collection[Report]) -> R
         "written_lsn": end and str(max([end.lsn, *written])),
         "serving_lsn": str(max(serving)) if serving else None,
     }
-
-
-def _stored_slots(files: FileSystem, paths: ArchivePaths) -> list[Report]:
-    """The slots' files, when no process serves that knows better."""
-    return [
-        {
-            "process": None,
-            "slot_name": slot.name,
-            "temporary": slot.temporary,
-            "active_pid": None,
-            "restart_lsn": slot.restart and str(slot.restart.lsn),
-            "restart_timeline": slot.restart and slot.restart.timeline,
-            "invalidation_reason": slot.invalidation,
-        }
-        for slot in stored_slots(files, paths)
-    ]
 
 
 def _with_status(told: Report, held: Inventory) -> Report:

@@ -60,18 +60,6 @@ class _Reader:
 class AnyStreamTests(ArchiveCase):
     """Random lives of an archive and its readers."""
 
-    serve = Serve.FLUSHED
-    verify = Verify.HEADERS
-
-    def make(self) -> ArchiveDirectory:
-        return ArchiveDirectory(
-            self.path,
-            self.reactor,
-            equipment=self.equipment(),
-            verify=self.verify,
-            serve=self.serve,
-        )
-
     @settings(
         max_examples=150, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
     )

@@ -18,13 +18,6 @@ from walstream.testing.wal import WALBuilder
 
 
 class _Case(ArchiveCase):
-    verify = Verify.HEADERS
-
-    def make(self) -> ArchiveDirectory:
-        return ArchiveDirectory(
-            self.path, self.reactor, equipment=self.equipment(), verify=self.verify
-        )
-
     def setUp(self) -> None:
         super().setUp()
         self.archive = self.open()

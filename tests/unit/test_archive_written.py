@@ -9,7 +9,6 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 
 from tests.unit.archives import IDENTITY, SIZE, START, ArchiveCase, history
-from walstream.archive import ArchiveDirectory
 from walstream.archive.checking import Verify
 from walstream.archive.tail import Serve
 from walstream.errors import DamagedWAL, EndOfTimeline, SinkFailed, TimelineMismatch
@@ -23,16 +22,7 @@ _PARTIAL = f"{SIZE.name(1, 5)}.partial"
 class WrittenCase(ArchiveCase):
     """An archive with 5000 durable bytes; from then on the disk waits for the test."""
 
-    verify = Verify.HEADERS
-
-    def make(self) -> ArchiveDirectory:
-        return ArchiveDirectory(
-            self.path,
-            self.reactor,
-            equipment=self.equipment(),
-            verify=self.verify,
-            serve=Serve.WRITTEN,
-        )
+    serve = Serve.WRITTEN
 
     def setUp(self) -> None:
         super().setUp()

@@ -11,8 +11,10 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from os.path import join
+from time import sleep
 from typing import Any
 
+from walstream.archive.compression import WholenessCheck
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.inventory import Inventory, take_inventory
 from walstream.archive.json_text import MISREAD
@@ -33,6 +35,9 @@ Report = dict[str, Any]
 
 # Seconds that a process has to answer; one that is stopped never does.
 _PATIENCE = 5.0
+# How often a process that turns readers away is asked, and after how many seconds again.
+_ATTEMPTS = 20
+_PAUSE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +54,20 @@ class Verdict:
         return not self.reason
 
 
-def make_report(directory: str, sockets: Collection[str] = ()) -> Report:
+def make_report(
+    directory: str, sockets: Collection[str] = (), check: WholenessCheck | None = None
+) -> Report:
     """Look at an archive, and ask all of its processes.
 
     :param sockets: control sockets that are not in the archive.
+    :param check: that of the look before; see `survey`.
     :raises ArchiveError: if it cannot be one archive.
     :raises StatusUnknown: if a process does not answer.
     :raises OSError: if the directory cannot be read.
     """
     files, paths = FileSystem(), ArchivePaths(os.path.abspath(directory))
     # Before the processes are asked: whoever has all of it then has it.
-    found, held = survey(files, paths), take_inventory(files, paths)
+    found, held = survey(files, paths, check), take_inventory(files, paths)
     documents = _documents(paths, sockets)
     archive = _archive(found, held, documents)
     receivers = [each for each in documents if each["upstream"] is not None]
@@ -143,7 +151,9 @@ def _document(path: str, *, is_asked_for: bool) -> Report | None:
     A process turns readers away when there are many: it is asked again.
     """
     try:
-        for _ in range(20):
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                sleep(_PAUSE)
             answer = ask(path, _PATIENCE)
             if answer:
                 break

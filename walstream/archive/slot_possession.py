@@ -37,7 +37,7 @@ class SlotPossession:
     """This process's hold on the slots of an archive, or that it has none.
 
     :ivar files: the slots' files.
-    :ivar is_read_only: whether nothing can be written, as it turned out.
+    :ivar is_read_only: whether nothing could be written, the last time that it was tried.
     :param assure: proves that the archive is where it was, or raises `ArchiveLost`.
     """
 
@@ -88,10 +88,8 @@ class SlotPossession:
         :raises ArchiveLost: if they are not; what we had is let go of, and taken again by the next
             call once it is back.
         :raises LockHeld: if they are another process's by then.
-        :raises OSError: if it cannot be told.
+        :raises OSError: if it cannot be told, or nothing can be written.
         """
-        if self.is_read_only:
-            return
         try:
             self._assure_archive()
         except ArchiveLost:
@@ -114,6 +112,7 @@ class SlotPossession:
                 self._assure_archive()
                 self.files.make_directory()
             self._lock = _take_patiently(join(self._paths.slots, LOCK), attempts)
+            self.is_read_only = False
         except OSError as error:
             self.is_read_only = error.errno in _READ_ONLY
             if make or not self.is_read_only:

@@ -396,6 +396,22 @@ GUARDS = (
         "test_archive_gaps.ServingTests.test_up_to_it",
     ),
     Guard(
+        "L16",
+        "what followers are given from memory has no hole",
+        "archive/recent.py",
+        "        if self._starts and not start <= self.end < end:\n            return\n",
+        "",
+        "test_archive_recent.RecentTests.test_what_comes_again",
+    ),
+    Guard(
+        "L16",
+        "when a stream has failed nothing of it is kept for followers",
+        "archive/provider.py",
+        "        tail.fall_back()\n        if was_ahead:\n",
+        "        if was_ahead:\n            tail.fall_back()\n",
+        "test_archive_written.RecordsTests.test_damaged_records_are_not_kept_either",
+    ),
+    Guard(
         "L17",
         "a client that is a little ahead is not refused",
         "protocols/stream_request.py",

@@ -18,6 +18,7 @@ __all__ = [
     "configure",
     "count",
     "follow",
+    "hub_of",
     "insert",
     "replication",
     "running_hub",
@@ -68,7 +69,10 @@ def follow(standby: Cluster, primary: Cluster) -> None:
 
 
 def running_hub(upstream: str, archive: Path, *options: str, port: int | None = None) -> Serving:
-    """A hub that has connected; its log is beside the archive."""
+    """A hub that has connected; its log is beside the archive.
+
+    The log goes on when there is another one on the archive: that need not have connected yet.
+    """
     log = archive.with_suffix(".log")
     hub = Serving("hub", "-d", upstream, "-D", archive, *options, log=log, port=port)
     try:
@@ -77,6 +81,13 @@ def running_hub(upstream: str, archive: Path, *options: str, port: int | None = 
         hub.kill()
         raise
     return hub
+
+
+def hub_of(archive: Path, *upstreams: Cluster, slot: str = "", port: int | None = None) -> Serving:
+    """`running_hub` of whichever of the servers takes writes."""
+    hosts = any_of(*upstreams, target_session_attrs="read-write")
+    options = ("--slot", slot) if slot else ()
+    return running_hub(hosts, archive, *options, port=port)
 
 
 def running_sender(archive: Path, *options: str) -> Serving:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.integration.chain import KEEP, any_of, await_true
+from tests.integration.chain import KEEP, await_true, hub_of
 from tests.integration.test_drill_failover import load
 from tests.servers import Clusters, every_version
 from tests.servers.clusters import fill
@@ -15,15 +15,6 @@ from tests.torture.recovery import find_losses
 from walstream.embedded import Cluster
 
 _RECEIVER = "SELECT pid FROM pg_stat_wal_receiver WHERE status = 'streaming'"
-
-
-def hub_of(
-    archive: Path, log: Path, *upstreams: Cluster, slot: str = "", port: int | None = None
-) -> Serving:
-    """A hub of whichever of the servers takes writes."""
-    hosts = any_of(*upstreams, target_session_attrs="read-write")
-    options = ("--slot", slot) if slot else ()
-    return Serving("hub", "-d", hosts, "-D", archive, *options, log=log, port=port)
 
 
 def start_behind(hub: Serving, backup: Path, *standbys: Cluster) -> None:
@@ -45,9 +36,9 @@ def test_a_failover_through_the_hub_loses_nothing(clusters: Clusters, directory:
     gives that one the tail; it is promoted, and everybody follows.
     """
     primary = clusters.primary(settings=KEEP | {"synchronous_standby_names": "walstream"})
-    base, archive, log = directory / "base", directory / "archive", directory / "log"
+    base, archive = directory / "base", directory / "archive"
     heir, *others = (clusters.empty(name) for name in ("heir", "second", "third"))
-    with hub_of(archive, log, primary, heir) as hub:
+    with hub_of(archive, primary, heir) as hub:
         await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         start_behind(hub, base, heir, *others)

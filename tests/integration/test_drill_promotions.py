@@ -8,9 +8,17 @@ from threading import Thread
 
 import psycopg
 
-from tests.integration.chain import KEEP, any_of, await_true, follow, switch_and_crash
+from tests.integration.chain import (
+    KEEP,
+    any_of,
+    await_true,
+    follow,
+    hub_of,
+    running_hub,
+    switch_and_crash,
+)
 from tests.integration.load import await_segments, finished_segments
-from tests.integration.test_drill_hub_failover import hub_of, start_behind, walreceivers
+from tests.integration.test_drill_hub_failover import start_behind, walreceivers
 from tests.integration.test_timelines import assert_contiguous, ranges
 from tests.servers import Clusters
 from tests.servers.comparing import await_end, differing
@@ -27,7 +35,7 @@ def test_promotions_on_a_segment_boundary(clusters: Clusters, directory: Path) -
     base, archive = directory / "base", directory / "archive"
     first, second, third = (clusters.empty(name) for name in ("first", "second", "third"))
     primary.query("SELECT pg_create_physical_replication_slot('archive', true)")
-    with hub_of(archive, directory / "log", primary, first, second, slot="archive") as hub:
+    with hub_of(archive, primary, first, second, slot="archive") as hub:
         await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         start_behind(hub, base, first, second, third)
@@ -58,9 +66,9 @@ def test_a_forked_primary_and_the_old_one(clusters: Clusters, directory: Path) -
     rewound, it is a standby behind the hub.
     """
     primary = clusters.primary(settings={"wal_log_hints": "on", "full_page_writes": "on"})
-    base, archive, log = directory / "base", directory / "archive", directory / "log"
+    base, archive = directory / "base", directory / "archive"
     heir, second = (clusters.empty(name) for name in ("heir", "second"))
-    with hub_of(archive, log, primary, heir, second) as hub:
+    with hub_of(archive, primary, heir, second) as hub:
         await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         start_behind(hub, base, heir, second)
@@ -83,7 +91,7 @@ def test_a_forked_primary_and_the_old_one(clusters: Clusters, directory: Path) -
         second.query("INSERT INTO numbers SELECT generate_series(1, 20000)")
         primary.start()
         hub.kill()
-        with hub_of(archive, log, primary, heir, second, port=hub.port) as again:
+        with hub_of(archive, primary, heir, second, port=hub.port) as again:
             _rewind(primary, second, archive, again)
             second.query("INSERT INTO numbers SELECT generate_series(1, 20000)")
             assert not differing(second, [primary])
@@ -117,7 +125,7 @@ def test_a_hub_and_its_own_standby(clusters: Clusters, directory: Path) -> None:
     """
     primary, standby = clusters.primary(settings=KEEP), clusters.empty("standby")
     base, hosts = directory / "base", any_of(primary, standby)
-    with Serving("hub", "-d", hosts, "-D", directory / "archive", log=directory / "log") as hub:
+    with running_hub(hosts, directory / "archive") as hub:
         await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         start_behind(hub, base, standby)
@@ -141,7 +149,7 @@ def test_a_record_that_never_became_whole(clusters: Clusters, directory: Path) -
         clusters.empty("other"),
     )
     archive, base = directory / "archive", directory / "base"
-    with hub_of(archive, directory / "log", primary, heir) as hub:
+    with hub_of(archive, primary, heir) as hub:
         await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         start_behind(hub, base, heir, other)
@@ -175,9 +183,9 @@ def test_two_promotions_while_the_hub_was_down(clusters: Clusters, directory: Pa
     """It comes back, and so do its standbys, through both."""
     primary = clusters.primary(settings={"wal_keep_size": "1GB"})
     first, second = (clusters.standby(primary, name=name) for name in ("first", "second"))
-    archive, log, base = directory / "archive", directory / "log", directory / "base"
+    archive, base = directory / "archive", directory / "base"
     other = clusters.empty("other")
-    with hub_of(archive, log, primary) as hub:
+    with hub_of(archive, primary) as hub:
         await_streaming(primary)
         primary.base_backup(base, "-X", "none")
         start_behind(hub, base, other)
@@ -192,7 +200,7 @@ def test_two_promotions_while_the_hub_was_down(clusters: Clusters, directory: Pa
         old.kill()
         new.promote()
     second.query("INSERT INTO numbers SELECT generate_series(1, 20000)")
-    with hub_of(archive, log, second, port=hub.port) as again:
+    with hub_of(archive, second, port=hub.port) as again:
         again.await_text("switched to timeline 3")
         assert not differing(second, [other])
     assert_contiguous(archive, 1, 2, 3)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.integration.chain import KEEP
+from tests.integration.chain import KEEP, hub_of
 from tests.integration.test_drill_failover import load
-from tests.integration.test_drill_hub_failover import hub_of
 from tests.servers import Clusters
 from tests.servers.daemon import await_streaming, wait_until
 from tests.torture.recovery import find_losses
@@ -24,8 +23,8 @@ def test_a_standby_that_was_away_loses_nothing(clusters: Clusters, directory: Pa
     it has everything: all that was confirmed is there.
     """
     primary = clusters.primary(settings=KEEP | {"synchronous_standby_names": "walstream"})
-    archive, log = directory / "archive", directory / "log"
-    with hub_of(archive, log, primary) as hub:
+    archive = directory / "archive"
+    with hub_of(archive, primary) as hub:
         await_streaming(primary)
         late = clusters.standby(primary, name="late")
         with load(primary, directory / "confirmed") as under_load:
@@ -36,7 +35,7 @@ def test_a_standby_that_was_away_loses_nothing(clusters: Clusters, directory: Pa
             primary.kill()
         hub.kill()
     every = under_load.record.runs(0)
-    with hub_of(archive, log, primary, port=hub.port) as again:
+    with hub_of(archive, primary, port=hub.port) as again:
         assert late_has_everything(archive, wait=0) == 1
         late.follow(again.conninfo(application_name="late"))
         late.start()

@@ -20,10 +20,11 @@ from twisted.internet.threads import deferToThread
 from tests.unit.log_capture import captured_log
 from walstream.archive.lane import ThreadLane
 from walstream.archive.paths import ArchivePaths
+from walstream.archive.process_names import new_name
 from walstream.errors import ArchiveLost
 from walstream.services import control, control_files, control_port
 from walstream.services.control import ArchivePlace, ControlSocket, FixedPlace, Place
-from walstream.services.control_files import SocketFile, ask, new_name, socket_names
+from walstream.services.control_files import SocketFile, ask, socket_names
 
 reactor = cast(Any, _reactor)
 

@@ -15,8 +15,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from walstream.archive import ArchiveDirectory, ArchiveReader, Equipment
+from walstream.archive.checking import Verify
 from walstream.archive.codecs import CODECS
 from walstream.archive.paths import ArchivePaths
+from walstream.archive.tail import Serve
 from walstream.archive.watch import PollingWatch
 from walstream.formats.compression import Compression
 from walstream.formats.lsn import LSN
@@ -180,7 +182,14 @@ class DirectoryCase(SynchronousTestCase):
 
 
 class ArchiveCase(DirectoryCase):
-    """Has an archive, too, once it is opened. Its lanes work at once unless they are held."""
+    """Has an archive, too, once it is opened. Its lanes work at once unless they are held.
+
+    :cvar verify: what of the WAL is checked before it counts.
+    :cvar serve: when it is served.
+    """
+
+    verify = Verify.HEADERS
+    serve = Serve.FLUSHED
 
     def setUp(self) -> None:
         super().setUp()
@@ -195,7 +204,13 @@ class ArchiveCase(DirectoryCase):
 
     def make(self) -> ArchiveDirectory:
         """An archive that is not open yet."""
-        return ArchiveDirectory(self.path, self.reactor, equipment=self.equipment())
+        return ArchiveDirectory(
+            self.path,
+            self.reactor,
+            equipment=self.equipment(),
+            verify=self.verify,
+            serve=self.serve,
+        )
 
     def open(self) -> ArchiveDirectory:
         """An archive that is closed when the test is over."""

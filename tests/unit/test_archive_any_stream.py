@@ -12,7 +12,7 @@ import shutil
 from functools import partial
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -22,9 +22,12 @@ from walstream.archive import ArchiveDirectory, mapping
 from walstream.archive import cursor as cursor_module
 from walstream.archive.checking import Verify
 from walstream.archive.tail import Serve
-from walstream.errors import EndOfTimeline, SinkFailed
+from walstream.errors import DamagedWAL, EndOfTimeline, SinkFailed
 from walstream.formats.lsn import LSN
 from walstream.interfaces import IWALCursor, WALPosition
+
+# Of records of 7000 bytes the one in the middle is whole in it.
+_DAMAGED = 20000
 
 _SIZES = st.sampled_from([1, 100, 8192, SIZE // 2, SIZE - 100, SIZE * 2])
 
@@ -38,18 +41,33 @@ _STEPS = st.one_of(
     st.tuples(st.just("compress"), st.integers(0, 40)),
     st.tuples(st.just("switch"), st.integers(0, 1)),
     st.tuples(st.just("fail"), st.sampled_from(["fsync", "fdatasync", "write", "rename"])),
+    st.tuples(st.just("damage"), st.booleans()),
     st.tuples(st.just("reconnect"), st.just(0)),
     st.tuples(st.just("restart"), st.just(0)),
     st.tuples(st.just("hold"), st.integers(0, 1)),
 )
 
+# A reader that waits is given what comes in the place of what was damaged, before it is durable.
+_AGAIN: list[tuple[str, Any]] = [
+    ("come", 100),
+    ("read", 1),
+    ("damage", True),
+    ("receive", 8192),
+    ("work", 8),
+    ("read", 1),
+    ("read", 1),
+    ("receive", 8192),
+    ("work", 8),
+]
+
 
 class _Reader:
-    """A client: where it is, and on which timeline."""
+    """A client: where it is, and on which timeline; whether it reads as soon as it is woken."""
 
-    def __init__(self, timeline: int, position: int) -> None:
+    def __init__(self, timeline: int, position: int, *, is_eager: bool) -> None:
         self.timeline = timeline
         self.position = position
+        self.is_eager = is_eager
         self.cursor: IWALCursor | None = None
         self.opening: Deferred[IWALCursor] | None = None
         self.ready: Deferred[None] | None = None
@@ -60,18 +78,6 @@ class _Reader:
 class AnyStreamTests(ArchiveCase):
     """Random lives of an archive and its readers."""
 
-    serve = Serve.FLUSHED
-    verify = Verify.HEADERS
-
-    def make(self) -> ArchiveDirectory:
-        return ArchiveDirectory(
-            self.path,
-            self.reactor,
-            equipment=self.equipment(),
-            verify=self.verify,
-            serve=self.serve,
-        )
-
     @settings(
         max_examples=150, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
     )
@@ -81,6 +87,7 @@ class AnyStreamTests(ArchiveCase):
         st.sampled_from(Verify),
         st.sampled_from([SIZE, SIZE // 4]),
     )
+    @example(_AGAIN, Serve.WRITTEN, Verify.RECORDS, SIZE)
     def test_every_reader_gets_all(
         self, steps: list[tuple[str, Any]], serve: Serve, verify: Verify, window: int
     ) -> None:
@@ -93,7 +100,9 @@ class AnyStreamTests(ArchiveCase):
             for step, argument in steps:
                 getattr(self, f"do_{step}")(argument)
                 self.check_end()
+                self.assertEqual(self.wrong, [])
             self.come_to_rest()
+            self.assertEqual(self.wrong, [])
         finally:
             self.flushLoggedErrors()
             self.close(self.archive, self.writing, self.reading)
@@ -109,6 +118,7 @@ class AnyStreamTests(ArchiveCase):
         self.switches: list[tuple[int, int]] = []
         self.ends: dict[int, int] = {}
         self.readers: list[_Reader] = []
+        self.wrong: list[LSN] = []
         self.begin(self.archive)
         self.writing.is_held = True
         self.do_come(0)
@@ -137,7 +147,7 @@ class AnyStreamTests(ArchiveCase):
         try:
             self.write(self.archive, size, self.timeline)
             self.archive.sync_soon()
-        except SinkFailed:
+        except (SinkFailed, DamagedWAL):
             self.do_reconnect(0)
 
     def do_work(self, jobs: int) -> None:
@@ -162,6 +172,28 @@ class AnyStreamTests(ArchiveCase):
         number = SIZE.number(self.archive.written)
         for segment in (number, number - 1):
             self.files.fail(f"{call} {self.name(segment, self.timeline)}.partial", errno.EIO)
+
+    def do_damage(self, is_over: bool) -> None:
+        """A batch comes in which a record is wrong, if that is seen: it is whole in one segment.
+
+        It may be seen at once, and the connection made again.
+        """
+        written, durable = self.archive.written, self.archive.durable_position()
+        is_again = durable is not None and written < durable.lsn
+        is_in_one = SIZE.offset(written) + _DAMAGED <= SIZE and written + _DAMAGED <= BUILT.stop
+        if self.verify is not Verify.RECORDS or is_again or not is_in_one:
+            return
+        bad = bytearray(self.wal(written, _DAMAGED, self.timeline))
+        for at in (_DAMAGED // 2, _DAMAGED // 2 + 16):  # one of them may be in no record
+            bad[at] ^= 1
+        try:
+            self.archive.write(written, memoryview(bad))
+            self.archive.sync_soon()
+        except (SinkFailed, DamagedWAL):
+            is_over = True
+        if is_over:
+            self.do_work(8)
+            self.do_reconnect(0)
 
     def do_reconnect(self, _: int) -> None:
         """The connection is lost, and made again."""
@@ -233,7 +265,8 @@ class AnyStreamTests(ArchiveCase):
             timeline = next(
                 (timeline for timeline, at in self.switches if start < at), self.timeline
             )
-            self.readers.append(_Reader(min(timeline, end.timeline), start))
+            timeline = min(timeline, end.timeline)
+            self.readers.append(_Reader(timeline, start, is_eager=len(self.readers) % 2 == 1))
 
     def do_read(self, which: int) -> None:
         """A client takes something."""
@@ -258,19 +291,29 @@ class AnyStreamTests(ArchiveCase):
         cursor = reader.cursor
         assert cursor is not None
         if reader.ready is None:
-            view = cursor.read(limit)
-            if view:
-                right = self.wal(reader.position, len(view), self.timeline)
-                self.assertTrue(view == right, f"wrong at {LSN(reader.position)}")
-                reader.position += len(view)
-                self.assertEqual(cursor.position, reader.position)
+            if self.read_view(reader, cursor, limit):
                 return
             reader.ready = cursor.ready()
-            reader.ready.addBoth(lambda outcome: setattr(reader, "outcome", (outcome,)))
+            reader.ready.addBoth(partial(self.woken, reader, cursor))
         if reader.outcome is not None:
             (outcome,), reader.outcome, reader.ready = reader.outcome, None, None
             if isinstance(outcome, Failure):
                 self.go_on(reader, outcome)
+
+    def read_view(self, reader: _Reader, cursor: IWALCursor, limit: int) -> bool:
+        """Whether there was something; where it was wrong is looked at after each step."""
+        view = cursor.read(limit)
+        right = self.wal(reader.position, len(view), self.timeline)
+        if view != right or cursor.position != reader.position + len(view):
+            self.wrong.append(LSN(reader.position))
+        reader.position += len(view)
+        return len(view) > 0
+
+    def woken(self, reader: _Reader, cursor: IWALCursor, outcome: Failure | None) -> None:
+        """In the midst of whatever has woken it, as clients are."""
+        reader.outcome = (outcome,)
+        if reader.is_eager and outcome is None:
+            self.read_view(reader, cursor, SIZE // 3)
 
     def go_on(self, reader: _Reader, failure: Failure) -> None:
         """Its timeline is over: the next one's begins in the same segment."""

@@ -18,13 +18,6 @@ from walstream.testing.wal import WALBuilder
 
 
 class _Case(ArchiveCase):
-    verify = Verify.HEADERS
-
-    def make(self) -> ArchiveDirectory:
-        return ArchiveDirectory(
-            self.path, self.reactor, equipment=self.equipment(), verify=self.verify
-        )
-
     def setUp(self) -> None:
         super().setUp()
         self.archive = self.open()
@@ -273,6 +266,17 @@ class RecordsTests(_Case):
         self.put(child.bytes())
         self.finish(self.archive)
         self.assert_durable(self.archive, child.end, 2)
+
+    def test_what_was_not_finished(self) -> None:
+        """The next stream begins all the same."""
+        self.builder.fill_to(START + 9000)
+        self.begin(self.archive)
+        self.put(self.damaged(START + 100))
+        self.failureResultOf(self.archive.flush(), DamagedWAL)
+        self.begin(self.archive)
+        self.put(self.builder.bytes())
+        self.finish(self.archive)
+        self.assert_durable(self.archive, self.builder.end)
 
     def test_a_read_that_fails(self) -> None:
         """What cannot be read back is not acknowledged."""

@@ -7,7 +7,7 @@ import os
 
 from tests.unit.archives import IDENTITY, SIZE, START, ArchiveCase, DirectoryCase
 from walstream.archive.lock import ArchiveLock
-from walstream.errors import ArchiveError, SinkFailed
+from walstream.errors import ArchiveError, SinkFailed, WALUnavailable
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
 from walstream.interfaces import BackupHistoryFile, SystemIdentity, WALPosition
@@ -175,6 +175,14 @@ class RestartTests(ArchiveCase):
         self.assertEqual(again.written, START + SIZE + 5000)
         self.assertEqual(again.resume_position(), WALPosition(1, LSN(START + SIZE)))
         self.assertEqual(again.end(), WALPosition(1, LSN(START + SIZE + 5000)))
+
+    def test_history_file_that_is_missing(self) -> None:
+        """The archive ends on the timeline of its segments, of whose past nothing is known."""
+        self.put_segment(5, 3)
+        archive = self.open()
+        self.assert_durable(archive, SIZE.start(6), 3)
+        self.assertEqual(archive.end(), WALPosition(3, SIZE.start(6)))
+        self.failureResultOf(archive.open(1, LSN(START)), WALUnavailable)
 
     def test_after_a_kill(self) -> None:
         """Up to the last sync; what came after it comes again, in the same file."""

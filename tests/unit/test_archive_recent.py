@@ -45,7 +45,7 @@ class RecentTests(SynchronousTestCase):
         self.assertEqual(self.recent.end, 15)
 
     def test_what_comes_again(self) -> None:
-        """Of it only what is new is kept; what leaves a hole is not."""
+        """Of it only what is new is kept; what leaves a hole is not. (L16)"""
         self.take(10, b"abc")
         self.take(8, b"..ab")
         self.take(8, b"..abcde")

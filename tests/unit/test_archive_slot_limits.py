@@ -13,12 +13,12 @@ from tests.unit.log_capture import capture_log
 from walstream.archive.holds import holding_slots
 from walstream.archive.inventory import take_inventory
 from walstream.archive.ledger import Ledger, change_ledger
-from walstream.archive.lock import LockHeld
+from walstream.archive.lock import LockHeld, ProcessLock, is_locked
 from walstream.archive.retention import Plan, RetentionPolicy, make_plan, prune
 from walstream.archive.slot_files import SlotFiles
 from walstream.archive.slot_keeper import INTERVAL, SlotKeeper
 from walstream.archive.slot_limit import read_request, release_obsolete
-from walstream.archive.slot_possession import SlotPossession, stored_slots
+from walstream.archive.slot_possession import LOCK, SlotPossession, stored_slots
 from walstream.archive.slot_status import WALStatus, wal_status
 from walstream.archive.slots import DirectorySlots
 from walstream.errors import ArchiveLost, CommandError, RetentionRefused
@@ -201,6 +201,37 @@ class PossessionTests(LimitCase):
         self.clock.advance(1)
         self.slots.end_session(7)
         self.assertEqual(self.log, [])
+
+    def test_an_archive_that_can_be_written_again(self) -> None:
+        """Slots have files from then on, also one whose name a temporary one had."""
+        make_directory = self.files.make_directory
+        self.files.make_directory = read_only  # type: ignore[method-assign]
+        self.make("t", 5, temporary=True)
+        self.slots.end_session(7)
+        self.assertEqual(self.slots._unwritten, set())
+        self.make("u", 5, temporary=True)
+        self.files.make_directory = make_directory  # type: ignore[method-assign]
+        self.make("t", 5)
+        self.assertEqual(list(self.stored()), ["t"])
+        self.assertFalse(self.slots._possession.is_read_only)
+
+    def test_slots_that_can_be_written_again(self) -> None:
+        """They are locked before anything is written: another process may have them."""
+        self.make("s", 5)
+        self.end()
+        take = ProcessLock.take
+        self.patch(ProcessLock, "take", read_only)
+        self.slots = self.begin()
+        self.slots.advance("s", inside(7))
+        self.patch(ProcessLock, "take", take)
+        lock = os.path.join(self.paths.slots, LOCK)
+        other = take(lock)
+        self.clock.advance(1)
+        self.assertEqual(self.stored()["s"].restart, inside(5))
+        other.release()
+        self.clock.advance(1)
+        self.assertEqual(self.stored()["s"].restart, inside(7))
+        self.assertTrue(is_locked(self.files, lock))
 
 
 class ReservationTests(LimitCase):

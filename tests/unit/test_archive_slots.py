@@ -242,6 +242,7 @@ class RuleTests(SlotCase):
         dropped = self.slots.drop("s1", wait=True)
         dropped.addErrback(lambda _: None)
         dropped.cancel()
+        self.assertEqual(self.slots._waiting, {"s1": []})
         self.slots.release("s1", 7)
         self.assertIsNotNone(self.read("s1"))
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 
 from tests.unit.archives import IDENTITY, SIZE, START, ArchiveCase, history
-from walstream.archive import ArchiveDirectory
 from walstream.archive.checking import Verify
 from walstream.archive.tail import Serve
 from walstream.errors import DamagedWAL, EndOfTimeline, SinkFailed, TimelineMismatch
@@ -23,16 +22,7 @@ _PARTIAL = f"{SIZE.name(1, 5)}.partial"
 class WrittenCase(ArchiveCase):
     """An archive with 5000 durable bytes; from then on the disk waits for the test."""
 
-    verify = Verify.HEADERS
-
-    def make(self) -> ArchiveDirectory:
-        return ArchiveDirectory(
-            self.path,
-            self.reactor,
-            equipment=self.equipment(),
-            verify=self.verify,
-            serve=Serve.WRITTEN,
-        )
+    serve = Serve.WRITTEN
 
     def setUp(self) -> None:
         super().setUp()
@@ -203,20 +193,37 @@ class RecordsTests(WrittenCase):
         self.writing.work()
         self.assertEqual(seen, [START + 8000])
 
-    def test_damaged_records_are_not_served(self) -> None:
-        """They are refused before."""
+    def receive_damaged(self) -> None:
+        """A record comes that is whole, and wrong; it is found before it is synced."""
         bad = bytearray(self.wal(START + 5000, 3000))
         bad[-100] ^= 1
-        # Its record is whole, and wrong.
         self.archive.write(START + 5000, memoryview(bad))
         self.write(self.archive, SIZE // 2)
         self.archive.sync_soon()
         self.writing.work()
+
+    def test_damaged_records_are_not_served(self) -> None:
+        """They are refused before."""
+        self.receive_damaged()
         self.assert_end(START + 5000)
         self.reconnect()
         self.receive(SIZE // 2)
         self.writing.work()
         self.assertEqual(self.read(self.cursor()), START + SIZE // 2)
+
+    def test_damaged_records_are_not_kept_either(self) -> None:
+        """What comes again in their place is served before it is durable, not they. (L16)"""
+        self.receive_damaged()
+        self.reconnect()
+        self.receive(6000)
+        self.writing.work()  # the new file has its name
+        self.receive(4000)
+        # What is read is checked, and not durable.
+        self.files.fail(f"fdatasync {_PARTIAL}", errno.EIO)
+        cursor = self.cursor(START + 6000)
+        ready = cursor.ready().addCallback(lambda _: self.read(cursor))
+        self.writing.work()
+        self.assertEqual(self.successResultOf(ready), START + 10000)
 
 
 class FailureTests(WrittenCase):

@@ -9,16 +9,18 @@ from typing import Any
 
 from tests.unit.archives import IDENTITY, SIZE
 from tests.unit.test_cli_tools import ToolCase
+from walstream.archive.compression import WholenessCheck
 from walstream.archive.end_mark import EndMark
 from walstream.archive.identity import store_identity
+from walstream.archive.process_names import new_name
 from walstream.archive.slot_files import SlotFiles
-from walstream.cli import status
+from walstream.cli import status, status_report
 from walstream.cli.status_report import make_report, verdicts
 from walstream.errors import StatusUnknown
 from walstream.formats.lsn import LSN
 from walstream.interfaces import Slot, WALPosition
 from walstream.services import control_files
-from walstream.services.control_files import SocketFile, new_name
+from walstream.services.control_files import SocketFile
 
 _TIME = "2026-11-26T01:02:03.250000+00:00"
 _END = SIZE.start(7) + 4096
@@ -89,6 +91,7 @@ class StatusCase(ToolCase):
         store_identity(self.files, self.paths, IDENTITY)
         self.mark(_END)
         self.patch(status, "_INTERVAL", 0.01)
+        self.patch(status_report, "_PAUSE", 0.001)
 
     def mark(self, end: int, timeline: int = 1) -> None:
         """The archive is durable up to there."""
@@ -224,9 +227,12 @@ class ReportTests(StatusCase):
         self.assertEqual(len(make_report(str(self.path), [path])["processes"]), 1)
 
     def test_who_turns_readers_away(self) -> None:
-        """Is asked again."""
+        """Is asked again, but not at once: the others take a while."""
+        pauses: list[float] = []
+        self.patch(status_report, "sleep", pauses.append)
         self.process(b"", b"", document("send"))
         self.assertEqual(len(make_report(str(self.path))["processes"]), 1)
+        self.assertEqual(pauses, [0.001] * 2)
 
     def test_who_cannot_be_understood(self) -> None:
         """Another version, or half of an answer: that is no status."""
@@ -239,8 +245,6 @@ class ReportTests(StatusCase):
         self.patch(control_files, "_BACKLOG", 1)
         file = SocketFile.make(os.path.join(self.paths.control, new_name()))
         self.addCleanup(file.listener.close)
-        from walstream.cli import status_report
-
         self.patch(status_report, "_PATIENCE", 0.05)
         failure = self.assertRaises(StatusUnknown, make_report, str(self.path))
         self.assertIn("no answer within", str(failure))
@@ -415,6 +419,16 @@ class CommandTests(StatusCase):
     def test_required_of_nobody(self) -> None:
         """No process, no standby: the status says which."""
         self.assertEqual(self.status("--require-complete", "s1"), 3)
+
+    def test_a_compressed_segment(self) -> None:
+        """Is decoded once, however long it waits."""
+        self.compress_segment(6)
+        looks: list[str] = []
+        self.patch(WholenessCheck, "_look", lambda check, files, path, size: looks.append(path))
+        less, all_of_it = document("hub", client("s1", 1)), document("hub", client("s1"))
+        self.process(less, less, less, all_of_it)
+        self.assertEqual(self.status("--require-complete=s1", "--wait=30"), 0)
+        self.assertEqual(looks, [self.paths.of(f"{self.name(6)}.gz")])
 
     def test_wait(self) -> None:
         """It waits until it is so, and no longer."""

@@ -82,6 +82,17 @@ class DelayedCase(SynchronousTestCase):
         self.assertEqual(cursor.position, max(cursor.available, cursor.position))
         return cursor.position
 
+    def assert_given(
+        self, cursor: DelayedCursor, end: int, *, not_in: float, but_in: float
+    ) -> None:
+        """Of what comes next nothing is given for so many seconds, and all in so many more."""
+        ready = cursor.ready()
+        self.pass_time(not_in)
+        self.assertNoResult(ready)
+        self.pass_time(but_in)
+        self.successResultOf(ready)
+        self.assertEqual(self.read_all(cursor), end)
+
 
 class WhileWeRunTests(DelayedCase):
     """WAL that comes while we look."""
@@ -163,12 +174,7 @@ class WhileWeRunTests(DelayedCase):
         self.pass_time(30)
         self.provider.end_timeline()
         self.append(50)
-        ready = cursor.ready()
-        self.pass_time(29)
-        self.assertNoResult(ready)
-        self.pass_time(2)
-        self.successResultOf(ready)
-        self.assertEqual(self.read_all(cursor), START + 100)
+        self.assert_given(cursor, START + 100, not_in=29, but_in=2)
         ready = cursor.ready()
         self.pass_time(28)
         self.assertNoResult(ready)
@@ -183,30 +189,15 @@ class WhileWeRunTests(DelayedCase):
         self.pass_time(10)
         end = self.append(50)
         cursor = self.open(timeline=2)
-        ready = cursor.ready()
-        self.pass_time(39.5)
-        self.assertNoResult(ready)
-        self.pass_time(1.5)
-        self.successResultOf(ready)
-        self.assertEqual(self.read_all(cursor), START + 100)
-        ready = cursor.ready()
-        self.pass_time(18)
-        self.assertNoResult(ready)
-        self.pass_time(2)
-        self.successResultOf(ready)
-        self.assertEqual(self.read_all(cursor), end)
+        self.assert_given(cursor, START + 100, not_in=39.5, but_in=1.5)
+        self.assert_given(cursor, end, not_in=18, but_in=2)
 
     def test_a_start_that_is_younger(self) -> None:
         """Who begins at the end has it as late as all others."""
         end = self.append(100)
         cursor = self.open(end)
         self.append(10)
-        ready = cursor.ready()
-        self.pass_time(DELAY - 1)
-        self.assertNoResult(ready)
-        self.pass_time(3)
-        self.successResultOf(ready)
-        self.assertEqual(self.read_all(cursor), end + 10)
+        self.assert_given(cursor, end + 10, not_in=DELAY - 1, but_in=3)
 
     def test_one_ready_at_a_time(self) -> None:
         """As every cursor."""
@@ -281,12 +272,7 @@ class BeforeTests(DelayedCase):
         self.pass_time(2)
         self.successResultOf(ready)
         self.assertEqual(self.read_all(cursor), START + 2 * SIZE)
-        ready = cursor.ready()
-        self.pass_time(13)
-        self.assertNoResult(ready)
-        self.pass_time(2)
-        self.successResultOf(ready)
-        self.assertEqual(self.read_all(cursor), self.end)
+        self.assert_given(cursor, self.end, not_in=13, but_in=2)
 
     def test_what_comes_is_dated_by_us(self) -> None:
         """What comes into a segment that was begun before is no older for that."""
@@ -296,35 +282,18 @@ class BeforeTests(DelayedCase):
         cursor = self.open(START + 2 * SIZE)
         self.successResultOf(cursor.ready())
         self.assertEqual(self.read_all(cursor), self.end)
-        ready = cursor.ready()
-        self.pass_time(DELAY - 1)
-        self.assertNoResult(ready)
-        self.pass_time(3)
-        self.successResultOf(ready)
-        self.assertEqual(self.read_all(cursor), self.end + 500)
+        self.assert_given(cursor, self.end + 500, not_in=DELAY - 1, but_in=3)
 
     def test_written_in_the_future(self) -> None:
         """A date that cannot be counts as our start."""
         self.written(-86400, -86400, -86400)
         self.arrivals.start()
-        cursor = self.open()
-        ready = cursor.ready()
-        self.pass_time(DELAY - 1)
-        self.assertNoResult(ready)
-        self.pass_time(2)
-        self.successResultOf(ready)
-        self.assertEqual(self.read_all(cursor), self.end)
+        self.assert_given(self.open(), self.end, not_in=DELAY - 1, but_in=2)
 
     def test_unknown(self) -> None:
         """So does a segment of which nobody knows."""
         self.arrivals.start()
-        cursor = self.open()
-        ready = cursor.ready()
-        self.pass_time(DELAY - 1)
-        self.assertNoResult(ready)
-        self.pass_time(2)
-        self.successResultOf(ready)
-        self.assertEqual(self.read_all(cursor), self.end)
+        self.assert_given(self.open(), self.end, not_in=DELAY - 1, but_in=2)
 
     def test_a_timeline_that_ended_before(self) -> None:
         """Its end is as old as the segment in which the next one begins."""

@@ -13,10 +13,10 @@ from threading import Thread
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from walstream.archive.process_names import new_name
 from walstream.services.control_files import (
     SocketFile,
     ask,
-    new_name,
     remove_stale,
     socket_names,
 )
@@ -158,5 +158,3 @@ class SocketFileTests(SynchronousTestCase):
         for name in (*names, "12", "lock", "12-0123456789ABCDEF"):
             (self.directory / name).write_text("")
         self.assertEqual(socket_names(str(self.directory)), names)
-        self.assertNotEqual(new_name(), new_name())
-        self.assertTrue(new_name().startswith(f"{os.getpid()}-"))

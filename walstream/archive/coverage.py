@@ -7,6 +7,7 @@ timeline reads, in order. All but `look_twice` is pure: numbers of segments, and
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from walstream.archive.filesystem import FileSystem
@@ -94,8 +95,9 @@ def line_of(history: TimelineHistory, size: SegmentSize) -> list[Reach]:
 
 def current_timeline(found: Inventory) -> int | None:
     """The timeline of the newest segment, by pg_receivewal's rule."""
-    newest = [max(held, key=_rank) for held in (found.segments, found.partials) if held]
-    return max(newest, key=_rank).timeline if newest else None
+    every = (*found.segments, *found.partials)
+    newest = max(every, key=attrgetter("number", "timeline"), default=None)
+    return None if newest is None else newest.timeline
 
 
 def missing_histories(found: Inventory) -> list[int]:
@@ -203,7 +205,3 @@ def _missing(timeline: int, first: int, end: int, held: Iterable[Run]) -> Iterat
         first = run.last + 1
     if first < end:
         yield Run(timeline, first, end - 1)
-
-
-def _rank(held: Held) -> tuple[int, int]:
-    return held.number, held.timeline

@@ -1,4 +1,7 @@
-"""Cursors: each reads the WAL of one timeline, from images that all of them share.
+"""Cursors: each reads the WAL of one timeline, from images and memory that all of them share.
+
+What is durable is read from images of the files; what is served before it is durable, from memory
+only (see `recent`).
 
 A cursor is woken for every piece of WAL that comes, and there may be a thousand of them: what is
 done between a wake-up and a read has to be little.
@@ -27,7 +30,8 @@ _NOTHING = memoryview(b"")
 class Cursor:
     """Reads from one image at a time, of a segment or a window, and has the next one ready in time.
 
-    At most two are mapped for it, which it shares with whoever reads there too.
+    At most two are mapped for it, which it shares with whoever reads there too. Beyond the durable
+    end it reads recent WAL, a piece at a time, which nobody maps.
     """
 
     def __init__(

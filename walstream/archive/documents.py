@@ -5,7 +5,6 @@ They are copied byte by byte, and one that is held is never replaced by another.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
 
@@ -13,16 +12,13 @@ from twisted.internet.defer import Deferred, succeed
 
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.lane import Lane
-from walstream.archive.paths import ArchivePaths
+from walstream.archive.paths import ArchivePaths, is_backup_history_name
 from walstream.errors import FormatError, SinkFailed, TimelineMismatch, WALUnavailable
 from walstream.formats.segments import history_file_name
 from walstream.formats.timelines import TimelineHistory
 from walstream.interfaces import BackupHistoryFile
 
 __all__ = ["Documents"]
-
-# A name from a server becomes a path, so it must be nothing else.
-_BACKUP_HISTORY = re.compile(r"[0-9A-F]{24}\.[0-9A-F]{8}\.backup")
 
 
 class Documents:
@@ -88,7 +84,8 @@ class Documents:
 
     async def store_backup_history(self, file: BackupHistoryFile) -> None:
         """Keep a backup history file, durably; errors as `store_history`."""
-        if _BACKUP_HISTORY.fullmatch(file.name) is None:
+        # A name from a server becomes a path, so it must be nothing else.
+        if not is_backup_history_name(file.name):
             raise FormatError(f"{file.name!r} is not the name of a backup history file")
         await self._store(file.name, file.content, file.content.__eq__)
 

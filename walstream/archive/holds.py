@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.inventory import Inventory
@@ -93,7 +94,7 @@ def reader_holds(
 
 def newest(found: Inventory) -> Hold | None:
     """The newest finished segment, which tells where a stream goes on; None if there is none."""
-    held = max(found.segments, key=lambda held: (held.number, held.timeline), default=None)
+    held = max(found.segments, key=attrgetter("number", "timeline"), default=None)
     if held is None:
         return None
     return Hold(held.number, "it is the newest finished segment, behind which a stream goes on")

@@ -7,11 +7,11 @@ import os
 from contextlib import suppress
 from typing import Self
 
-from walstream.archive.filesystem import FileIdentity
+from walstream.archive.filesystem import FileIdentity, FileSystem
 from walstream.archive.paths import ArchivePaths
 from walstream.errors import ArchiveError
 
-__all__ = ["ArchiveLock", "LockHeld", "ProcessLock"]
+__all__ = ["ArchiveLock", "LockHeld", "ProcessLock", "is_locked"]
 
 
 class LockHeld(Exception):
@@ -83,3 +83,23 @@ class ArchiveLock(ProcessLock):
                 f"archive {paths.root} is being written by process {held.holder}: stop that "
                 "process, or choose another directory"
             ) from None
+
+
+def is_locked(files: FileSystem, path: str) -> bool | None:
+    """Whether a living process has a file locked; None if there is no such file.
+
+    Who asks has it shared for that moment.
+
+    :raises OSError: if it cannot be told.
+    """
+    try:
+        fd = files.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        files.close(fd)
+    return False

@@ -10,15 +10,21 @@ import re
 from collections.abc import Iterable
 from os.path import join
 
-__all__ = ["COMPRESSIONS", "ArchivePaths", "foreign_names", "forms_of", "rank_segments"]
+__all__ = [
+    "COMPRESSIONS",
+    "ArchivePaths",
+    "foreign_names",
+    "forms_of",
+    "is_backup_history_name",
+    "rank_segments",
+]
 
 #: What the names of compressed segments end in.
 COMPRESSIONS = ("gz", "lz4", "zst")
 
 _SEGMENT = re.compile(r"[0-9A-F]{24}(\.(gz|lz4|zst))?(\.partial)?")
-_COMPANION = re.compile(
-    r"\..*|lost\+found|[0-9A-F]{8}\.history(\.tmp)?|[0-9A-F]{24}\.[0-9A-F]{8}\.backup"
-)
+_BACKUP_HISTORY = re.compile(r"[0-9A-F]{24}\.[0-9A-F]{8}\.backup")
+_COMPANION = re.compile(r"\..*|lost\+found|[0-9A-F]{8}\.history(\.tmp)?")
 
 
 class ArchivePaths:
@@ -99,5 +105,14 @@ def forms_of(name: str) -> list[str]:
 def foreign_names(names: Iterable[str]) -> list[str]:
     """The names that neither pg_receivewal nor an ``archive_command`` puts into an archive."""
     return sorted(
-        name for name in names if not (_SEGMENT.fullmatch(name) or _COMPANION.fullmatch(name))
+        name
+        for name in names
+        if not (
+            _SEGMENT.fullmatch(name) or _COMPANION.fullmatch(name) or is_backup_history_name(name)
+        )
     )
+
+
+def is_backup_history_name(name: str) -> bool:
+    """Whether a file may be a backup history: its name then is no path, and nothing else."""
+    return _BACKUP_HISTORY.fullmatch(name) is not None

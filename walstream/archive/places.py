@@ -8,6 +8,7 @@ over to another timeline, comes back and asks again for the segment that it was 
 
 from __future__ import annotations
 
+from operator import attrgetter
 from threading import Lock
 from typing import TypeVar
 
@@ -96,7 +97,7 @@ class Places:
         self._oldest_changed()
 
     def _oldest_changed(self) -> None:
-        oldest = min(self._counts, key=_lsn, default=None)
+        oldest = min(self._counts, key=attrgetter("lsn"), default=None)
         is_known = oldest == self._oldest and self._lately() == self._lately_told
         if not is_known and not self._is_closed:
             self._oldest = oldest
@@ -173,7 +174,3 @@ class Places:
                 error=failure.getErrorMessage(),
             )
         self._has_failed = True
-
-
-def _lsn(position: WALPosition) -> int:
-    return position.lsn

@@ -123,8 +123,11 @@ class ArchiveProvider:
         It is expected again, the same, and served then. The end stays where it is.
         """
         tail = self._tail
-        if tail.readable > tail.durable:
-            tail.fall_back()
+        was_ahead = tail.readable > tail.durable
+        # Also if nobody has read of it: what is kept may be what was wrong, and would be served in
+        # the place of what comes again.
+        tail.fall_back()
+        if was_ahead:
             self._images.forget_from(tail.end.timeline, self._size().number(tail.durable))
 
     def was_replaced(self, timeline: int, number: int) -> None:

@@ -35,12 +35,15 @@ class Publication:
         self._is_on = False
 
     def found(self, end: WALPosition, history: TimelineHistory | None) -> None:
-        """That is the end, on a timeline of that history, of the archive that is ours now."""
+        """That is the end, on a timeline of that history, of the archive that is ours now.
+
+        Without a history nothing is served of other timelines.
+        """
         now = self._provider.end()
         if end.timeline == now.timeline and now.lsn != INVALID:
             self._provider.extend(end)
         else:
-            self._provider.extend(end, history)
+            self._provider.extend(end, history or TimelineHistory(end.timeline, ()))
 
     def begin(self, history: TimelineHistory, *, goes_on: bool) -> None:
         """A stream begins, on the timeline of that history; where what is held ends, or elsewhere.

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,13 +20,13 @@ from os.path import join
 
 from walstream.archive.end_mark import format_position, parse_position
 from walstream.archive.filesystem import FileSystem
+from walstream.archive.lock import is_locked
 from walstream.archive.paths import ArchivePaths
+from walstream.archive.process_names import new_name, process_of
 from walstream.formats.positions import WALPosition
 
 __all__ = ["Reader", "ReaderFile", "active_readers", "forget_dead_readers", "retention_lock"]
 
-# A process number alone may be another container's too.
-_NAME = re.compile(r"([0-9]{1,10})-[0-9a-f]{16}")
 _NOTHING = b"-" * (len(format_position(WALPosition(1, 0))) - 1) + b"\n"  # type: ignore[arg-type]
 
 
@@ -70,7 +68,7 @@ class ReaderFile:
         self._files = files
         self._paths = paths
         self._fd: int | None = None
-        self._path = join(paths.readers, f"{os.getpid()}-{secrets.token_hex(8)}")
+        self._path = join(paths.readers, new_name())
 
     def begin(self, position: WALPosition, lately: WALPosition | None = None) -> None:
         """From *position* on WAL is needed, which may be less far than before.
@@ -135,27 +133,12 @@ def _reader_files(files: FileSystem, paths: ArchivePaths) -> Iterator[tuple[str,
     except FileNotFoundError:
         return
     for name in sorted(names):
-        match = _NAME.fullmatch(name)
-        if match is not None:
+        pid = process_of(name)
+        if pid is not None:
             path = join(paths.readers, name)
-            is_alive = _is_locked(files, path)
+            is_alive = is_locked(files, path)
             if is_alive is not None:
-                yield path, int(match[1]), is_alive
-
-
-def _is_locked(files: FileSystem, path: str) -> bool | None:
-    """Whether somebody has locked a file; None if it is gone."""
-    try:
-        fd = files.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        files.close(fd)
-    return False
+                yield path, pid, is_alive
 
 
 def _line(position: WALPosition | None) -> bytes:

@@ -17,7 +17,7 @@ from walstream.archive.compression import read_segment
 from walstream.archive.end_mark import read_end_mark
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.identity import find_identity
-from walstream.archive.paths import ArchivePaths, forms_of, rank_segments
+from walstream.archive.paths import ArchivePaths, forms_of, is_backup_history_name, rank_segments
 from walstream.errors import ArchiveError, DamagedWAL, FormatError
 from walstream.formats.arriving_pages import ArrivingPages
 from walstream.formats.lsn import LSN
@@ -36,7 +36,6 @@ from walstream.formats.timelines import TimelineHistory
 __all__ = ["restore"]
 
 _SEGMENT = re.compile(r"[0-9A-F]{24}")
-_BACKUP_HISTORY = re.compile(r"[0-9A-F]{24}\.[0-9A-F]{8}\.backup")
 
 
 def restore(
@@ -64,7 +63,7 @@ def restore(
     _check_is_there(paths)
     identity = _identify(files, paths, target)
     content: Buffer | None
-    if parse_history_file_name(name) is not None or _BACKUP_HISTORY.fullmatch(name):
+    if parse_history_file_name(name) is not None or is_backup_history_name(name):
         content = _small_file(files, paths, name)
     elif _SEGMENT.fullmatch(name):
         if identity is None:

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from walstream.archive.backup_starts import read_backup_start
 from walstream.archive.coverage import Gap, current_timeline, look_twice, missing_histories
@@ -190,10 +191,10 @@ def _make_plan(
     last = newest(found)
     if last is None:
         return Plan(identity, (), INVALID, None, "there is no finished segment")
-    wished = min((last, *wishes), key=_number)
+    wished = min((last, *wishes), key=attrgetter("number"))
     lost, oldest = over_limit(slots, found, wished.number, policy.max_slot_wal_keep_size)
     held_by = slot_holds([slot for slot in slots if slot not in lost], found.size)
-    hold = min((wished, *held_by, *readers), key=_number)
+    hold = min((wished, *held_by, *readers), key=attrgetter("number"))
     oldest_first = sorted(found.segments, key=lambda held: (held.number, held.timeline, held.name))
     removed = tuple(held for held in oldest_first if held.number < hold.number)
     kept = oldest_first[len(removed)]
@@ -207,10 +208,6 @@ def _make_plan(
         lost,
         oldest,
     )
-
-
-def _number(hold: Hold) -> int:
-    return hold.number
 
 
 def _check_sure(paths: ArchivePaths, found: Inventory, gaps: Iterable[Gap]) -> SystemIdentity:

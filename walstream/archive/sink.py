@@ -186,7 +186,7 @@ class ArchiveSink:
         :raises TimelineMismatch: if *timeline* does not descend from what is held.
         """
         async with self._one_at_a_time:
-            with suppress(SinkFailed):
+            with suppress(SinkFailed, DamagedWAL):
                 # Whoever did not finish a stream does not want to know how it ended.
                 await self._end_stream()
             await self._regain()
@@ -257,7 +257,7 @@ class ArchiveSink:
         if self._tenure.possession is not None:
             if not await self._tenure.is_lost():
                 return
-            with suppress(SinkFailed):
+            with suppress(SinkFailed, DamagedWAL):
                 await self._end_stream()
             await self._let_go()
         self._found(await self._tenure.retake(Expected(self._provider.identity, self._public.told)))

@@ -11,7 +11,6 @@ Everything here waits for the disk, so it belongs into a lane.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -20,13 +19,13 @@ from os.path import join
 from typing import Final
 
 from walstream.archive.filesystem import FileSystem
-from walstream.archive.lock import LockHeld, ProcessLock
+from walstream.archive.lock import LockHeld, ProcessLock, is_locked
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.slot_files import SlotFiles
 from walstream.errors import ArchiveLost
 from walstream.interfaces import Slot
 
-__all__ = ["LOCK", "SlotPossession", "is_root_unchanged", "stored_slots"]
+__all__ = ["LOCK", "SlotPossession", "stored_slots"]
 
 #: The name of the lock file, in the directory of the slots.
 LOCK: Final = "lock"
@@ -38,7 +37,7 @@ class SlotPossession:
     """This process's hold on the slots of an archive, or that it has none.
 
     :ivar files: the slots' files.
-    :ivar is_read_only: whether nothing can be written, as it turned out.
+    :ivar is_read_only: whether nothing could be written, the last time that it was tried.
     :param assure: proves that the archive is where it was, or raises `ArchiveLost`.
     """
 
@@ -89,10 +88,8 @@ class SlotPossession:
         :raises ArchiveLost: if they are not; what we had is let go of, and taken again by the next
             call once it is back.
         :raises LockHeld: if they are another process's by then.
-        :raises OSError: if it cannot be told.
+        :raises OSError: if it cannot be told, or nothing can be written.
         """
-        if self.is_read_only:
-            return
         try:
             self._assure_archive()
         except ArchiveLost:
@@ -115,6 +112,7 @@ class SlotPossession:
                 self._assure_archive()
                 self.files.make_directory()
             self._lock = _take_patiently(join(self._paths.slots, LOCK), attempts)
+            self.is_read_only = False
         except OSError as error:
             self.is_read_only = error.errno in _READ_ONLY
             if make or not self.is_read_only:
@@ -126,26 +124,13 @@ class SlotPossession:
             lock.release()
 
 
-def is_root_unchanged(files: FileSystem, paths: ArchivePaths) -> Callable[[], None]:
-    """What proves, for a process that does not write an archive, that it is where it is now."""
-    before = files.find_identity(paths.root)
-
-    def assure() -> None:
-        if files.find_identity(paths.root) != before:
-            raise ArchiveLost(
-                f"the archive at {paths.root} is gone: another directory, or none, is in its place"
-            )
-
-    return assure
-
-
 def stored_slots(files: FileSystem, paths: ArchivePaths) -> list[Slot]:
     """The slots that there are, for whoever does not have them.
 
     :raises ArchiveError: for a slot whose file is damaged.
     """
     slots = list(SlotFiles(files, paths.slots).load())
-    if any(slot.temporary for slot in slots) and not _is_held(join(paths.slots, LOCK)):
+    if any(slot.temporary for slot in slots) and not is_locked(files, join(paths.slots, LOCK)):
         return [slot for slot in slots if not slot.temporary]
     return slots
 
@@ -156,16 +141,3 @@ def _take_patiently(path: str, attempts: int) -> ProcessLock:
             return ProcessLock.take(path)
         time.sleep(_MOMENT)
     return ProcessLock.take(path)
-
-
-def _is_held(path: str) -> bool:
-    """Whether a living process has the lock."""
-    with suppress(FileNotFoundError):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-    return False

@@ -6,7 +6,6 @@ What is in the files is `slot_files`' business, and when they are written `slot_
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
@@ -24,11 +23,13 @@ from walstream.archive.ledger import Ledger, load_ledger
 from walstream.archive.lock import LockHeld
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.readers import retention_lock
+from walstream.archive.slot_errors import could_not_write, in_use, refuse
 from walstream.archive.slot_files import check_slot_name
 from walstream.archive.slot_limit import invalidated
-from walstream.archive.slot_possession import SlotPossession, is_root_unchanged
+from walstream.archive.slot_possession import SlotPossession
 from walstream.archive.slot_saver import SlotSaver
-from walstream.errors import ArchiveError, CommandError, SinkFailed
+from walstream.archive.tenure import is_root_unchanged
+from walstream.errors import CommandError, SinkFailed
 from walstream.interfaces import ISlotStore, Slot, WALPosition
 
 __all__ = ["MOST_SLOTS", "DirectorySlots"]
@@ -196,7 +197,7 @@ class DirectorySlots:
     def _acquire(self, name: str, pid: int) -> Slot:
         slot = self._existing(name)
         if slot.active_pid not in (None, pid):
-            raise _in_use(slot)
+            raise in_use(slot)
         slot = self._slots[name] = replace(slot, active_pid=pid)
         return slot
 
@@ -235,6 +236,7 @@ class DirectorySlots:
     async def _make_place(self, slot: Slot) -> None:
         try:
             await self._taken(make=True, name=slot.name)
+            self._unwritten.discard(slot.name)
         except CommandError:
             # Where nothing can be written, nobody removes WAL that a temporary slot needs either.
             if not (slot.temporary and self._possession.is_read_only):
@@ -256,7 +258,7 @@ class DirectorySlots:
         try:
             ledger = await self._lane.run(self._read_ledger)
         except OSError as error:
-            raise _failed(slot.name, error) from error
+            raise could_not_write(slot.name, error) from error
         if ledger is not None and restart.lsn < ledger.removed_before:
             size = ledger.segment_size
             segment = size.name(restart.timeline, size.number(restart.lsn))
@@ -272,7 +274,7 @@ class DirectorySlots:
         slot = self._existing(name)
         while slot.active_pid is not None and not (slot.temporary and slot.active_pid == pid):
             if not wait:
-                raise _in_use(slot)
+                raise in_use(slot)
             await self._free(name)
             slot = self._existing(name)
         self._forget(name)
@@ -285,9 +287,10 @@ class DirectorySlots:
             raise
 
     def _free(self, name: str) -> Deferred[None]:
-        waiting: Deferred[None] = Deferred()
-        self._waiting.setdefault(name, []).append(waiting)
-        return waiting
+        waiting = self._waiting.setdefault(name, [])
+        free: Deferred[None] = Deferred(waiting.remove)
+        waiting.append(free)
+        return free
 
     def _forget(self, name: str) -> None:
         del self._slots[name]
@@ -295,8 +298,9 @@ class DirectorySlots:
         self._wake(name)
 
     def _wake(self, name: str) -> None:
-        for waiting in self._waiting.pop(name, []):
-            waiting.callback(None)
+        waiting = self._waiting.pop(name, [])
+        while waiting:
+            waiting.pop(0).callback(None)
 
     def _existing(self, name: str) -> Slot:
         slot = self._slots.get(name)
@@ -310,14 +314,16 @@ class DirectorySlots:
         try:
             await self._saver.save(name)
         except (OSError, SinkFailed, LockHeld) as error:
-            raise _failed(name, error) from error
+            raise could_not_write(name, error) from error
 
     def _snapshot(self, name: str) -> Callable[[], None]:
         slot = self._slots.get(name)
+        if name in self._unwritten:
+            if slot is None:
+                self._unwritten.remove(name)
+            return lambda: None
 
         def write() -> None:
-            if name in self._unwritten:
-                return
             self._possession.assure()
             if slot is None:
                 self._possession.files.remove(name)
@@ -337,7 +343,7 @@ class DirectorySlots:
         """
         if self.is_taken:
             return succeed(None)
-        return self._take(make=make).addErrback(_refused, name)
+        return self._take(make=make).addErrback(refuse, name)
 
     def _take(self, *, make: bool) -> Deferred[None]:
         taken: Deferred[None] = Deferred()  # who gives up waiting does not stop it
@@ -362,33 +368,3 @@ class DirectorySlots:
 
     def _close(self, _: None) -> Deferred[None]:
         return self._lane.run(self._possession.release).addBoth(lambda _: self._lane.close())
-
-
-def _in_use(slot: Slot) -> CommandError:
-    return CommandError(
-        "55006", f'replication slot "{slot.name}" is active for PID {slot.active_pid}'
-    )
-
-
-def _refused(failure: Failure, name: str) -> None:
-    error = failure.value
-    if isinstance(error, LockHeld):
-        raise CommandError(
-            "55006",
-            f"the replication slots of this archive are in use by process {error.holder}",
-            hint="Use them where that process listens, or stop it: one process has all slots.",
-        ) from error
-    if isinstance(error, ArchiveError):
-        raise CommandError("58030", str(error)) from error
-    if isinstance(error, OSError | SinkFailed):
-        raise _failed(name, error) from error
-    failure.raiseException()
-
-
-def _failed(name: str, error: Exception) -> CommandError:
-    number = error.errno if isinstance(error, OSError) else None
-    return CommandError(
-        "53100" if number in (errno.ENOSPC, errno.EDQUOT) else "58030",
-        f'could not write replication slot "{name}": '
-        f"{error.strerror if isinstance(error, OSError) else error}",
-    )

@@ -93,7 +93,7 @@ class Tail:
         self.wake()
 
     def fall_back(self) -> None:
-        """What is not durable can't be read any more."""
+        """What is not durable can't be read any more, nor what was kept to be read soon."""
         self.readable = self.durable
         self.recent.clear()
 

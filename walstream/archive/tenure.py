@@ -24,7 +24,7 @@ from walstream.archive.survey import Survey
 from walstream.errors import ArchiveLost, SinkFailed
 from walstream.formats.positions import WALPosition
 
-__all__ = ["Tenure"]
+__all__ = ["Tenure", "is_root_unchanged"]
 
 
 class Tenure:
@@ -95,3 +95,16 @@ class Tenure:
     async def _take(self, take: Callable[[FileSystem, ArchivePaths], Possession]) -> Survey:
         self.possession = await self._lane.run(partial(take, self._files, self._paths))
         return self.possession.survey
+
+
+def is_root_unchanged(files: FileSystem, paths: ArchivePaths) -> Callable[[], None]:
+    """What proves, for a process that does not write an archive, that it is where it is now."""
+    before = files.find_identity(paths.root)
+
+    def assure() -> None:
+        if files.find_identity(paths.root) != before:
+            raise ArchiveLost(
+                f"the archive at {paths.root} is gone: another directory, or none, is in its place"
+            )
+
+    return assure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -63,8 +64,4 @@ class Trail:
             self._changed()
 
     def _find_oldest(self) -> None:
-        self.oldest = min(self._seconds.values(), key=_lsn, default=None)
-
-
-def _lsn(position: WALPosition) -> int:
-    return position.lsn
+        self.oldest = min(self._seconds.values(), key=attrgetter("lsn"), default=None)

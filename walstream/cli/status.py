@@ -7,6 +7,7 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 
+from walstream.archive.compression import WholenessCheck
 from walstream.cli.status_report import Report, Verdict, make_report, verdicts
 from walstream.cli.status_screen import screen
 from walstream.errors import StatusUnknown
@@ -69,10 +70,11 @@ def run(arguments: Namespace) -> int:
 def _look(arguments: Namespace) -> tuple[Report, list[Verdict]]:
     """Look until it is as it is required to be, or the time is over."""
     deadline = time.monotonic() + arguments.wait
+    check = WholenessCheck()
     while True:
         is_last = time.monotonic() >= deadline
         try:
-            report = make_report(arguments.archive, arguments.control)
+            report = make_report(arguments.archive, arguments.control, check)
         except StatusUnknown:
             # Processes may be about to start, or to end.
             if is_last:

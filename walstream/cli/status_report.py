@@ -11,8 +11,10 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from os.path import join
+from time import sleep
 from typing import Any
 
+from walstream.archive.compression import WholenessCheck
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.inventory import Inventory, take_inventory
 from walstream.archive.json_text import MISREAD
@@ -25,6 +27,7 @@ from walstream.formats.lsn import LSN
 from walstream.formats.positions import WALPosition
 from walstream.interfaces import Slot
 from walstream.services.control_files import VERSION, ask, socket_names
+from walstream.services.control_slots import slot_value
 
 __all__ = ["Report", "Verdict", "make_report", "verdicts"]
 
@@ -32,6 +35,9 @@ Report = dict[str, Any]
 
 # Seconds that a process has to answer; one that is stopped never does.
 _PATIENCE = 5.0
+# How often a process that turns readers away is asked, and after how many seconds again.
+_ATTEMPTS = 20
+_PAUSE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +54,20 @@ class Verdict:
         return not self.reason
 
 
-def make_report(directory: str, sockets: Collection[str] = ()) -> Report:
+def make_report(
+    directory: str, sockets: Collection[str] = (), check: WholenessCheck | None = None
+) -> Report:
     """Look at an archive, and ask all of its processes.
 
     :param sockets: control sockets that are not in the archive.
+    :param check: that of the look before; see `survey`.
     :raises ArchiveError: if it cannot be one archive.
     :raises StatusUnknown: if a process does not answer.
     :raises OSError: if the directory cannot be read.
     """
     files, paths = FileSystem(), ArchivePaths(os.path.abspath(directory))
     # Before the processes are asked: whoever has all of it then has it.
-    found, held = survey(files, paths), take_inventory(files, paths)
+    found, held = survey(files, paths, check), take_inventory(files, paths)
     documents = _documents(paths, sockets)
     archive = _archive(found, held, documents)
     receivers = [each for each in documents if each["upstream"] is not None]
@@ -82,8 +91,9 @@ def make_report(directory: str, sockets: Collection[str] = ()) -> Report:
         process = each["process"]["pid"]
         report["clients"] += [_judged(client, process, end) for client in each["clients"]]
         report["slots"] += [{"process": process, **slot} for slot in each["slots"]]
-    if not senders:
-        report["slots"] = _stored_slots(files, paths)
+    if not senders:  # none that knows better than the files
+        stored = stored_slots(files, paths)
+        report["slots"] = [{"process": None, **slot_value(each)} for each in stored]
     report["slots"] = [_with_status(each, held) for each in report["slots"]]
     return report
 
@@ -141,7 +151,9 @@ def _document(path: str, *, is_asked_for: bool) -> Report | None:
     A process turns readers away when there are many: it is asked again.
     """
     try:
-        for _ in range(20):
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                sleep(_PAUSE)
             answer = ask(path, _PATIENCE)
             if answer:
                 break
@@ -185,22 +197,6 @@ def _archive(found: Survey, held: Inventory, documents: Collection[Report]) -> R
         "written_lsn": end and str(max([end.lsn, *written])),
         "serving_lsn": str(max(serving)) if serving else None,
     }
-
-
-def _stored_slots(files: FileSystem, paths: ArchivePaths) -> list[Report]:
-    """The slots' files, when no process serves that knows better."""
-    return [
-        {
-            "process": None,
-            "slot_name": slot.name,
-            "temporary": slot.temporary,
-            "active_pid": None,
-            "restart_lsn": slot.restart and str(slot.restart.lsn),
-            "restart_timeline": slot.restart and slot.restart.timeline,
-            "invalidation_reason": slot.invalidation,
-        }
-        for slot in stored_slots(files, paths)
-    ]
 
 
 def _with_status(told: Report, held: Inventory) -> Report:

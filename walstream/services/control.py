@@ -19,13 +19,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from walstream.archive.directory import ArchiveDirectory
-from walstream.archive.filesystem import FileIdentity
+from walstream.archive.filesystem import FileSystem
 from walstream.archive.lane import Lane, ThreadLane
 from walstream.archive.paths import ArchivePaths
+from walstream.archive.process_names import new_name
 from walstream.archive.serving import ServedArchive
+from walstream.archive.tenure import is_root_unchanged
 from walstream.errors import ArchiveLost
 from walstream.services.control_document import Document
-from walstream.services.control_files import SocketFile, new_name, remove_stale
+from walstream.services.control_files import SocketFile, remove_stale
 from walstream.services.control_port import ControlFactory, ControlPort
 
 __all__ = [
@@ -82,17 +84,16 @@ class ArchivePlace:
     """In the archive's ``.walstream/control``.
 
     :param assure: proves that the archive is ours, or raises `ArchiveLost`; None if nobody can
-        tell: the directory that is there at first is taken for it then.
+        tell: the directory that is there now is taken for it then.
     """
 
     def __init__(self, paths: ArchivePaths, assure: Callable[[], None] | None = None) -> None:
         self._paths = paths
-        self._assure = assure
-        self._root: FileIdentity | None = None
+        self._assure = assure or is_root_unchanged(FileSystem(), paths)
 
     def make(self) -> SocketFile:
         """See `Place.make`."""
-        self._check()
+        self._assure()
         for directory in (self._paths.own, self._paths.control):
             if not os.path.isdir(directory):
                 os.mkdir(directory, 0o700)
@@ -102,21 +103,10 @@ class ArchivePlace:
     def holds(self, file: SocketFile) -> bool:
         """See `Place.holds`."""
         try:
-            self._check()
+            self._assure()
         except ArchiveLost:
             return False
         return file.is_there()
-
-    def _check(self) -> None:
-        if self._assure is not None:
-            self._assure()
-            return
-        status = os.stat(self._paths.root)
-        found = status.st_dev, status.st_ino
-        if self._root is None:
-            self._root = found
-        elif found != self._root:
-            raise ArchiveLost(f"another directory is at {self._paths.root}")
 
 
 class ControlSocket:

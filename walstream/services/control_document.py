@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
+from operator import attrgetter
 from typing import Any, Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
@@ -22,6 +23,7 @@ from walstream.protocols.progress import ReceiverProgress
 from walstream.protocols.settings import SenderSettings
 from walstream.protocols.standbys import Standby, Standbys
 from walstream.services.control_files import VERSION
+from walstream.services.control_slots import slot_value
 from walstream.services.upstream_record import UpstreamRecord
 
 __all__ = ["Document", "HasSlots", "ReceivingSide", "SendingSide", "iso_time"]
@@ -181,7 +183,8 @@ class Document:
     def _slots(self) -> list[_Section]:
         if self.sending is None:
             return []
-        return [_slot(each) for each in sorted(self.sending.slots.slots(), key=_name)]
+        slots = sorted(self.sending.slots.slots(), key=attrgetter("name"))
+        return [slot_value(each) for each in slots]
 
     def _limits(self) -> _Section | None:
         if self.sending is None:
@@ -267,21 +270,6 @@ def iso_time(seconds: float | None) -> str | None:
         return datetime.fromtimestamp(seconds, UTC).isoformat()
     except (OverflowError, ValueError, OSError):
         return None  # a client's clock may say anything
-
-
-def _name(slot: Slot) -> str:
-    return slot.name
-
-
-def _slot(slot: Slot) -> _Section:
-    return {
-        "slot_name": slot.name,
-        "temporary": slot.temporary,
-        "active_pid": slot.active_pid,
-        "restart_lsn": _lsn(slot.restart.lsn if slot.restart else 0),
-        "restart_timeline": slot.restart and slot.restart.timeline,
-        "invalidation_reason": slot.invalidation,
-    }
 
 
 def _lsn(position: int) -> str | None:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-import secrets
 import socket
 import stat
 import time
@@ -22,30 +20,25 @@ from dataclasses import dataclass
 from typing import Final
 
 from walstream.archive.filesystem import FileIdentity
+from walstream.archive.process_names import process_of
 
-__all__ = ["VERSION", "SocketFile", "ask", "new_name", "remove_stale", "socket_names"]
+__all__ = ["VERSION", "SocketFile", "ask", "remove_stale", "socket_names"]
 
 #: The version of the form of what a control socket says.
 VERSION: Final = 1
 
-# A process number alone may be another container's too.
-_NAME = re.compile(r"([0-9]{1,10})-[0-9a-f]{16}")
 _BACKLOG: Final = 16
 # An answer of a thousand clients has a megabyte; no process has a hundred thousand.
 _LONGEST_ANSWER: Final = 256 << 20
 
 
-def new_name() -> str:
-    """A name for a socket of this process's, which no other has."""
-    return f"{os.getpid()}-{secrets.token_hex(8)}"
-
-
 def socket_names(directory: str) -> list[str]:
     """The names of the sockets in a directory, which need not be there; some may be stale."""
     try:
-        return sorted(filter(_NAME.fullmatch, os.listdir(directory)))
+        names = os.listdir(directory)
     except FileNotFoundError:
         return []
+    return sorted(name for name in names if process_of(name) is not None)
 
 
 def remove_stale(directory: str) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.integration.load import finished_segments, identical, without_gap
+from tests.integration.test_status import status
 from tests.servers import Clusters
 from tests.servers.daemon import Walstream, wait_until
 from tests.servers.disk import Disk, disks_are_available
@@ -26,6 +27,7 @@ from tests.torture.failing import Failing, compilers_are_available
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.survey import survey
+from walstream.cli.status import NOT_RUNNING
 from walstream.embedded import Cluster
 from walstream.formats.lsn import LSN
 
@@ -151,6 +153,23 @@ def test_a_disk_that_fails(clusters: Clusters, directory: Path) -> None:
             run.catches_up()
             assert run.walstream.text.count("No space left on device") < 5, "it floods the log"
             run.is_whole()
+
+
+@pytest.mark.skipif(not compilers_are_available(), reason="there is no C compiler")
+def test_a_primary_that_is_lost_with_the_disk(clusters: Clusters, directory: Path) -> None:
+    """Once the disk is good again so is the archive, to whoever asks, though nobody sends WAL."""
+    archive = directory / "archive"
+    failing = Failing(directory, archive)
+    run = _Run(clusters, archive, directory)
+    with run.receiving(environment=failing.environment) as walstream:
+        with failing.calls(fsync=errno.EIO, fdatasync=errno.EIO):
+            run.is_told("could not make durable", ".partial: Input/output error")
+            run.primary.kill()
+            seen = len(walstream.text)
+            wait_until(lambda: "again: Input/output error" in walstream.text[seen:], "told")
+            assert status(archive)[0] == NOT_RUNNING
+        wait_until(lambda: "is taken into use again" in walstream.text[seen:], "taken again")
+        wait_until(lambda: status(archive)[0] == 0, "with a control socket")
 
 
 def _patiently(action: Callable[[], object]) -> None:

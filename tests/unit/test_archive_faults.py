@@ -231,6 +231,24 @@ class ReturnTests(FaultCase):
         reason = self.lost((self.path / PARTIAL).unlink)
         self.assertIn("found WAL up to nowhere", reason)
 
+    def test_without_a_server(self) -> None:
+        """What was durable before a failure, and nobody had been told, is served all the same."""
+        told: list[int] = []
+
+        def fails(lsn: int) -> bool:
+            told.append(lsn)
+            raise MemoryError
+
+        self.archive.watch_durable(fails, lambda: None)
+        self.write(self.archive, 100)
+        self.archive.sync_soon()
+        self.failure(self.archive.finish(), SinkFailed)
+        self.assertEqual((told, len(self.flushLoggedErrors(MemoryError))), ([START + 200], 1))
+        self.assertEqual(self.archive.end().lsn, START + 100)
+        self.successResultOf(self.archive.regain())
+        self.assertEqual(self.archive.end().lsn, START + 200)
+        self.goes_on()
+
     def test_with_an_older_mark(self) -> None:
         """What no mark vouches for is not there: after a restart it is received again."""
         reason = self.lost(Path(self.paths.end).unlink)

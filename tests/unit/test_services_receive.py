@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.trial.unittest import SynchronousTestCase
@@ -283,6 +283,17 @@ class ReconnectTests(ReceiveCase):
         self.pass_time(0.5)
         self.stream().send_wal(START, 6000)
         self.assertEqual(self.stored(), wal(START, 6000))
+
+    def test_prepared(self) -> None:
+        """What has to be done before each attempt is done, server or not, and may fail it."""
+        outcomes: list[Deferred[None]] = [fail(SinkFailed("no archive")), *map(succeed, [None] * 9)]
+        self.start(prepare=lambda: outcomes.pop(0))
+        self.assertEqual(self.network.asked, [])
+        self.assertIn("no archive", self.log[-1])
+        self.pass_time(0.2)
+        self.network.refuse()
+        self.pass_time(0.3)
+        self.assertEqual((len(self.network.asked), len(outcomes)), (2, 7))
 
     def test_no_loop(self) -> None:
         """With retry=False the first error is the end, and the result."""

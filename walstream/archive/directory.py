@@ -156,7 +156,16 @@ class ArchiveDirectory(ServedArchive):
         """See `IWALSink.unregisterProducer`."""
         self._sink.backpressure.unregister()
 
-    # For those who change other files of the archive.
+    # For those who have to do with the archive, and not with WAL.
+
+    def regain(self) -> Deferred[None]:
+        """Take the archive again if it was let go after a failure, as `adopt` does by itself.
+
+        What is durable in it is served then, whether a server is there or not.
+
+        :raises SinkFailed: (in the Deferred) if it is not there, or cannot be used.
+        """
+        return uncancelled(Deferred.fromCoroutine(self._sink.regain()))
 
     def assure(self) -> None:
         """Prove that the archive still is where it was, and ours. May be called in any thread.

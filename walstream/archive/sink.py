@@ -104,7 +104,8 @@ class ArchiveSink:
     @property
     def written(self) -> int:
         """See `IWALSink.written`."""
-        return self._written if self._stream is None else self._stream.written
+        stream = self._stream  # once: the lane's thread asks, too
+        return self._written if stream is None else stream.written
 
     @property
     def flushed(self) -> int:
@@ -130,13 +131,20 @@ class ArchiveSink:
         self.catch_up()
         return self._durable
 
+    async def regain(self) -> None:
+        """Take the archive again if it was let go, or is not where it was.
+
+        :raises SinkFailed: if that cannot be now.
+        """
+        async with self._one_at_a_time:
+            await self._regain()
+
     async def adopt(self, identity: SystemIdentity) -> None:
         """See `IWALSink.adopt`.
 
         :raises SinkFailed: if the archive is not there, or `identity` cannot be stored.
         """
-        async with self._one_at_a_time:
-            await self._regain()
+        await self.regain()
         held = self._provider.identity
         if held is not None:
             check_same_system(self._paths, held, identity)

@@ -69,6 +69,7 @@ def receive(
         settings,
         reactor,
         inquiry=StandbyInquiry(reactor, upstream),
+        prepare=directory.regain,
         retry=retry,
         verbose=verbose,
     )
@@ -171,6 +172,7 @@ def hub(
         settings,
         reactor,
         inquiry=StandbyInquiry(reactor, upstream),
+        prepare=directory.regain,
         verbose=verbose,
         loop_watch=LoopWatch(standbys),
         downstream=made,

@@ -7,10 +7,11 @@ connection that is lost while it is being prepared (a login that is refused, say
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import (
     IAddress,
@@ -49,6 +50,10 @@ __all__ = ["ReceiverService"]
 _LAST_BYTES = 1.0
 
 
+def _nothing() -> Deferred[None]:
+    return succeed(None)
+
+
 class ReceiverService(Service):
     """Connects, receives, and connects again until it is stopped or there is nothing more to do.
 
@@ -63,6 +68,7 @@ class ReceiverService(Service):
     :param grace: seconds that a stop in order may take before the connection is cut.
     :param verbose: log each finished segment.
     :param loop_watch: is told from whom the WAL comes.
+    :param prepare: done before each attempt to connect; what it raises is the attempt's failure.
     :ivar downstream: for whom the WAL is received besides: what they have, and what they need.
     """
 
@@ -82,6 +88,7 @@ class ReceiverService(Service):
         verbose: bool = False,
         loop_watch: LoopWatch | None = None,
         downstream: Downstream = NOBODY,
+        prepare: Callable[[], Deferred[None]] = _nothing,
     ) -> None:
         self.record = UpstreamRecord(settings.wall_clock or clock.seconds)
         self._endpoint = endpoint
@@ -99,6 +106,7 @@ class ReceiverService(Service):
         self._grace = grace
         self._segments = SegmentLog(sink, clock) if verbose else None
         self._loop_watch = loop_watch
+        self._prepare = prepare
         self._outcome: Outcome[StreamEnd] = Outcome()
         self._loop: Deferred[None] | None = None
         self._receiver: WALReceiver | None = None
@@ -179,6 +187,7 @@ class ReceiverService(Service):
         """Over one connection, until it is over."""
         self._streaming_since = None
         self.record.connecting()
+        await self._prepare()
         receiver, address = await self._connect()
         self.record.connects(str(address.host))
         self._receiver = receiver

@@ -290,6 +290,12 @@ class ExchangeTests(EntranceCase):
             self.assertEqual(self.transport.peer_saw, "end")
             self.check_nothing_is_left()
 
+    def test_a_user_whose_name_is_too_long(self) -> None:
+        """It is called as it is known: by the beginning, as everywhere."""
+        self.log_in(user=70 * "u")
+        words = f'password authentication failed for user "{63 * "u"}"'
+        self.assertEqual(self.say(b"p\0\0\0\3"), error("FATAL", "28P01", words))
+
     def test_the_longest(self) -> None:
         """As much as the exchange takes."""
         self.log_in()

@@ -271,7 +271,7 @@ class AccessGate:
         if user not in self._roles.roles:
             return f"Role {quoted(user)} does not exist. "
         if user not in self._roles.verifiers:
-            return f"Role {quoted(user)} has no password. "
+            return f"User {quoted(user)} has no password assigned. "
         return ""
 
     def _permit(self, rule: HBARule, applicant: Applicant, said: str) -> RolePermit:

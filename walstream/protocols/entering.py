@@ -190,20 +190,19 @@ class Entering:
 
     async def _prove(self, client: Client) -> tuple[IPermit, bytes]:
         """Have it prove who it is, if the gate asks for that; its permit, and what it is told."""
-        admission = await self._gate.admit(
-            applicant(client, self._transport, self._encrypting.encryption)
-        )
+        asking = applicant(client, self._transport, self._encrypting.encryption)
+        admission = await self._gate.admit(asking)
         if not IExchange.providedBy(admission):
             return admission, b""
         reader = FrameReader(partial(_longest, admission))
         step = Step(admission.begin())
         while step.permit is None:
             self._send(step.answer)
-            step = await admission.take(await self._password(reader, client))
+            step = await admission.take(await self._password(reader, asking.user))
         self._unread[:0] = reader.take_rest()
         return step.permit, step.answer
 
-    async def _password(self, reader: FrameReader, client: Client) -> bytes:
+    async def _password(self, reader: FrameReader, user: str) -> bytes:
         """The body of its next message, which has to be a password message."""
         self._go_to(EntryPhase.AUTHENTICATING)
         try:
@@ -213,7 +212,7 @@ class Entering:
             # PostgreSQL gives no other answer to one that is too short or too long to be one.
             raise CommandError(
                 "28P01",
-                f'password authentication failed for user "{client.user}"',
+                f'password authentication failed for user "{user}"',
                 log_detail=str(error),
             ) from error
         self._go_to(after(ENTRY_TRANSITIONS, self.phase, message.kind))

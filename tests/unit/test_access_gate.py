@@ -316,7 +316,7 @@ class PasswordTests(GateCase):
     def test_wrong(self) -> None:
         """One answer for all; which of them it was is for the log."""
         for user, why in (
-            ("standby1", "Connection"),
+            ("standby1", 'Password does not match for user "standby1". Connection'),
             ("without", 'User "without" has no password assigned. Connection'),
             ("nobody", 'Role "nobody" does not exist. Connection'),
         ):

@@ -10,6 +10,8 @@ Everything here waits for the disk, so it belongs into a lane.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from walstream.archive.end_mark import read_end_mark
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.ledger import load_ledger
@@ -18,34 +20,25 @@ from walstream.formats.backup_history import parse_backup_history_name
 from walstream.formats.pages import LONG_HEADER_SIZE
 from walstream.formats.segments import SegmentSize, parse_history_file_name
 
-__all__ = ["clear", "is_blank"]
+__all__ = ["clear_if_blank"]
 
 
-def is_blank(files: FileSystem, paths: ArchivePaths) -> bool:
-    """Whether no WAL has ever become durable here, as far as one can see.
+def clear_if_blank(
+    files: FileSystem, paths: ArchivePaths, size: SegmentSize, assure: Callable[[], None]
+) -> bool:
+    """If no WAL has come yet, remove what was written down of the system that was to send it.
 
-    What is in doubt, a file that cannot be read for one, is not blank.
-
-    :raises ArchiveError: if the ledger is damaged.
-    :raises OSError: if something cannot be read.
-    """
-    if read_end_mark(files, paths) is not None:
-        return False
-    ledger = load_ledger(files, paths)
-    if ledger is not None and ledger.gaps:
-        return False  # something was held, before the first of them
-    return all(_is_unwritten(files, paths, name) for name in rank_segments(files.names(paths.root)))
-
-
-def clear(files: FileSystem, paths: ArchivePaths, size: SegmentSize) -> None:
-    """Remove what was written down of a system of which no WAL came, but for its name.
-
-    That comes last, when another takes its place: if we are killed in between, all this is done
-    again.
+    But for its name, which goes when another takes its place: if we are killed before that, all
+    this is done again. Whether it was so.
 
     :param size: that system's.
-    :raises OSError: if something cannot be removed.
+    :param assure: `Tenure.assure`.
+    :raises ArchiveError: if the ledger is damaged.
+    :raises OSError: if something cannot be read, or removed.
     """
+    if not _is_blank(files, paths):
+        return False
+    assure()
     for name in files.names(paths.root):
         is_history = parse_history_file_name(name) or parse_backup_history_name(name, size)
         if is_history or rank_segments([name]):
@@ -54,6 +47,20 @@ def clear(files: FileSystem, paths: ArchivePaths, size: SegmentSize) -> None:
         files.unlink(path)
     for directory in (paths.root, paths.own):
         files.fsync_directory(directory)
+    return True
+
+
+def _is_blank(files: FileSystem, paths: ArchivePaths) -> bool:
+    """Whether no WAL has ever become durable here, as far as one can see.
+
+    What is in doubt, a file that cannot be read for one, is not blank.
+    """
+    if read_end_mark(files, paths) is not None:
+        return False
+    ledger = load_ledger(files, paths)
+    if ledger is not None and ledger.gaps:
+        return False  # something was held, before the first of them
+    return all(_is_unwritten(files, paths, name) for name in rank_segments(files.names(paths.root)))
 
 
 def _is_unwritten(files: FileSystem, paths: ArchivePaths, name: str) -> bool:

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from walstream.archive.abandoned import give_up_beyond
 from walstream.archive.backpressure import Backpressure
-from walstream.archive.blank import clear, is_blank
+from walstream.archive.blank import clear_if_blank
 from walstream.archive.bookkeeping import Bookkeeping
 from walstream.archive.checking import Verify
 from walstream.archive.continuity import check_continues, check_gap
@@ -153,29 +153,20 @@ class ArchiveSink:
     async def _disown(self, held: SystemIdentity) -> bool:
         """If no WAL has come yet, be nobody's again; whether it is so."""
         async with self._one_at_a_time:
-            if self._stream is not None:
-                return False
+            job = partial(clear_if_blank, self._files, self._paths, self._size(), self.assure)
             try:
-                if not await self._lane.run(partial(is_blank, self._files, self._paths)):
+                if self._stream is not None or not await self._lane.run(job):
                     return False
-                await self._maker.start_over()
-                await self._lane.run(partial(self._clear, held.segment_size))
             except OSError as error:
                 raise _failed("clear", self._paths.root, error) from error
+            await self._maker.start_over()
             self._provider.identity = self._durable = self._public.told = None
             self._written = self._flushed = 0
-            self._documents.histories = set()
+            self._documents.histories.clear()
             self._books.start_over()
-        self._log.warn(
-            "no WAL of system {system} has come into archive {path}: it may be another's",
-            system=held.system_identifier,
-            path=self._paths.root,
-        )
+        said = "no WAL of system {system} has come into archive {path}: it may be another's"
+        self._log.warn(said, system=held.system_identifier, path=self._paths.root)
         return True
-
-    def _clear(self, size: SegmentSize) -> None:
-        self._tenure.assure()
-        clear(self._files, self._paths, size)
 
     def write(self, start: int, data: memoryview) -> None:
         """See `IWALSink.write`."""

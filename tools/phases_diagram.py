@@ -2,6 +2,7 @@
 
     python -m tools.phases_diagram receiver
     python -m tools.phases_diagram sender
+    python -m tools.phases_diagram entry
     python -m tools.phases_diagram update
 
 Each is a Markdown table of the phases and a Mermaid diagram of the transitions that the peer's
@@ -18,10 +19,14 @@ from enum import Enum, IntEnum
 from pathlib import Path
 from typing import TypeVar
 
-from walstream.protocols.phases import RECEIVER_TRANSITIONS, SENDER_TRANSITIONS
+from walstream.protocols.phases import (
+    ENTRY_TRANSITIONS,
+    RECEIVER_TRANSITIONS,
+    SENDER_TRANSITIONS,
+)
 from walstream.wire.frames import Backend, Frontend
 
-__all__ = ["PAGE", "cut", "receiver", "sender"]
+__all__ = ["PAGE", "cut", "entry", "receiver", "sender"]
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "protocol.md"
 
@@ -36,6 +41,11 @@ def receiver() -> str:
 def sender() -> str:
     """The phases of `WALSender`; it is the client that sends the messages."""
     return _page(SENDER_TRANSITIONS, Frontend)
+
+
+def entry() -> str:
+    """The phases of a client that `WALSender` has not let in."""
+    return _page(ENTRY_TRANSITIONS, Frontend)
 
 
 def _page(transitions: Mapping[_Phase, Mapping[str, _Phase]], kinds: type[IntEnum]) -> str:
@@ -82,7 +92,11 @@ def update() -> None:
     PAGE.write_text(text, "utf-8")
 
 
-_ROLES: Mapping[str, Callable[[], str]] = {"receiver": receiver, "sender": sender}
+_ROLES: Mapping[str, Callable[[], str]] = {
+    "receiver": receiver,
+    "sender": sender,
+    "entry": entry,
+}
 
 
 def main(arguments: list[str]) -> None:
@@ -93,7 +107,7 @@ def main(arguments: list[str]) -> None:
         case [role] if role in _ROLES:
             sys.stdout.write(_ROLES[role]())
         case _:
-            sys.exit("usage: python -m tools.phases_diagram receiver|sender|update")
+            sys.exit("usage: python -m tools.phases_diagram receiver|sender|entry|update")
 
 
 if __name__ == "__main__":

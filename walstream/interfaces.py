@@ -158,6 +158,9 @@ class IWALSink(Interface):
     def adopt(identity: SystemIdentity) -> Deferred[None]:
         """Accept the WAL of this cluster from now on; called after each connect.
 
+        Another one may be accepted as long as no WAL is held: who answers first is not always the
+        right one, and what was stored for it is forgotten then.
+
         :raises WrongSystem: (in the Deferred) if other WAL is held; nothing has been changed.
         """
 

@@ -22,7 +22,8 @@ from walstream.formats.lsn import LSN
 from walstream.formats.timelines import TimelineHistory
 from walstream.gates import Admission, Applicant, IGate, IPermit
 from walstream.interfaces import BackupHistoryFile, IWALCursor, WALPosition
-from walstream.protocols.phases import SENDER_TRANSITIONS, SenderPhase
+from walstream.protocols.entering import Entering
+from walstream.protocols.phases import ENTRY_TRANSITIONS, SENDER_TRANSITIONS, SenderPhase
 from walstream.protocols.sender import WALSender
 from walstream.protocols.sender_factory import WALSenderFactory
 from walstream.protocols.session import Session
@@ -42,10 +43,14 @@ from walstream.wire.startup import (
 
 # What a sender does of its own accord: see protocols/phases.py.
 _STREAMS = ("STREAMING", "STREAMING_2009", "DRAINING", "SHUTTING_DOWN")
-_OWN = {
+_OWN_ENTRY = {
+    ("STARTUP", "ENCRYPTING"),
+    ("ENCRYPTING", "STARTUP"),
     ("STARTUP", "ADMITTING"),
     ("ADMITTING", "AUTHENTICATING"),
-    ("ADMITTING", "READY"),
+}
+_OWN = {
+    ("ENTERING", "READY"),
     ("ANSWERING", "READY"),
     ("ANSWERING", "STREAMING"),
     ("ANSWERING", "STREAMING_2009"),
@@ -54,8 +59,6 @@ _OWN = {
     ("SHUTTING_DOWN", "DRAINING"),
     *((stream, "READY") for stream in _STREAMS),
 }
-_STRANGERS = ("STARTUP", "ADMITTING", "AUTHENTICATING")
-
 # A message, what is being written, and the answer to a message that came while it was.
 _MOST_UNSENT = 512 * 1024
 _TIMES = (0.0, 0.1, 0.5, 1.0, 5.0, 10.0, 31.0, 61.0)
@@ -101,8 +104,8 @@ class _GuardedProvider(MemoryProvider):
         self.session: WALSender | None = None
 
     def _check(self) -> None:
-        phase = self.session.phase.name if self.session is not None else "STARTUP"
-        assert phase not in _STRANGERS, f"asked for while {phase}"
+        assert self.session is not None
+        assert self.session.phase is not SenderPhase.ENTERING, "asked for by a stranger"
 
     def open(self, timeline: int, start: LSN) -> Deferred[IWALCursor]:
         self._check()
@@ -185,11 +188,13 @@ class _Conversation:
     def _check(self) -> None:
         unsent = len(self._transport.unread)
         assert unsent <= _MOST_UNSENT, f"{unsent} bytes wait for the client"
-        held = held_bytes(self._session, getattr(self._session, "_welcome", self._script))
+        held = held_bytes(self._session)
+        if (entering := self._session.entering) is not None:
+            held += held_bytes(entering._welcome) + len(entering._unread)
         assert held <= frontend_limit(ord("Q")) + 65536 + 5, f"{held} bytes of a message are kept"
         assert len(self._provider.cursors) <= 1
         if self._is_locked:
-            assert self._session.phase.name in (*_STRANGERS, "CLOSED"), "let in"
+            assert self._session.phase in (SenderPhase.ENTERING, SenderPhase.CLOSED), "let in"
             assert self._session.client is None
 
     def _close(self) -> None:
@@ -313,6 +318,7 @@ def _run(data: bytes) -> None:
     with (
         no_failure_logged(),
         checked_phases(Session, SENDER_TRANSITIONS, _OWN, SenderPhase.CLOSED),
+        checked_phases(Entering, ENTRY_TRANSITIONS, _OWN_ENTRY),
     ):
         _Conversation(Script(data)).run()
 
@@ -364,7 +370,10 @@ TARGETS = (
                     "session",
                     "sender",
                     "welcome",
-                    "entrance",
+                    "entering",
+                    "error_words",
+                    "session_log",
+                    "session_slot",
                     "line",
                     "outgoing",
                     "pump",

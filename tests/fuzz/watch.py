@@ -54,12 +54,12 @@ def checked_phases(
     session: type[Any],
     transitions: Mapping[Any, Mapping[str, Any]],
     own: Collection[tuple[str, str]],
-    last: Enum,
+    last: Enum | None = None,
 ) -> Iterator[None]:
     """Sessions of that class go from phase to phase as the table has it, or of their own accord.
 
     :param own: the names of phases that follow one another without a message.
-    :param last: the phase that any other may lead to, and none comes after.
+    :param last: the phase that any other may lead to, and none comes after; None: there is no such.
     """
     table = {(before, after) for before, row in transitions.items() for after in row.values()}
 

@@ -146,7 +146,7 @@ def test_an_archive_takes_one_system_only(clusters: Clusters, tmp_path: Path) ->
     archive = tmp_path / "archive"
     first = clusters.primary()
     with receive(first, archive, log=tmp_path / "first") as walstream:
-        walstream.await_text("starting log streaming")
+        wait_until(lambda: any(archive.glob("0*")), "WAL in the archive")
         walstream.stop()
     before = {path.name: path.read_bytes() for path in archive.iterdir() if path.is_file()}
     second = clusters.primary("second", new_system=True)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -246,7 +247,8 @@ def test_in_the_middle_of_it(tmp_path: Path, authority: Authority) -> None:
     with Serving("send", "-D", archive, *tls_options(issued), log=tmp_path / "log") as sender:
         waiting = [socket.create_connection(("127.0.0.1", sender.port)) for _ in range(120)]
         for number, each in enumerate(waiting):
-            each.sendall(b"\x16\x03\x01" if number % 2 else SSL_REQUEST)
+            with suppress(ConnectionError):  # there are too many: the oldest may be gone already
+                each.sendall(b"\x16\x03\x01" if number % 2 else SSL_REQUEST)
         assert said(sender.conninfo(sslmode="require")) == ""
         for each in waiting:
             each.close()

@@ -313,3 +313,28 @@ async def test_another_host_may_do(tmp_path: Path) -> None:
     assert b"START_REPLICATION" in good.all[0].heard
     for port in ports:
         await port.stopListening()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_empty_archive(tmp_path: Path) -> None:
+    """An impostor that is asked first, and has no WAL, does not keep the right server out."""
+    archive = tmp_path / "archive"
+    history = "1\t0/100000\tno recovery target\n"
+    impostors = Case(
+        "damaged WAL at 0/F00000",
+        answers={
+            "IDENTIFY_SYSTEM": row(str(SYSTEM_IDENTIFIER + 1), "2", "0/F00000", ""),
+            "TIMELINE_HISTORY": row("00000002.history", history),
+            "START_REPLICATION": COPY_BOTH + wal_message(0xF00000, bytes(9000), END),
+        },
+    )
+    said, _ = await met(impostors, archive)
+    assert impostors.said in said
+    honest = {"START_REPLICATION": COPY_BOTH + wal_message(START, TRUE_WAL, END)}
+    _, log = await met(Case("", answers=honest), archive)
+    assert any(f"no WAL of system {SYSTEM_IDENTIFIER + 1} has come" in text for text in log), log
+    (partial,) = archive.glob("0*")
+    assert partial.read_bytes().startswith(TRUE_WAL)
+    said, _ = await met(impostors, archive)
+    assert "but the server is of system" in said
+    assert partial.read_bytes().startswith(TRUE_WAL)

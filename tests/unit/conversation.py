@@ -17,8 +17,11 @@ from walstream.errors import CommandError
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
 from walstream.interfaces import IGate, ISlotStore, Slot, SystemIdentity, WALPosition
+from walstream.protocols.limits import Limits
+from walstream.protocols.open_gate import OpenGate
 from walstream.protocols.phases import SenderPhase
 from walstream.protocols.sender import WALSender
+from walstream.protocols.serving import Serving
 from walstream.protocols.settings import SenderSettings
 from walstream.protocols.standbys import Standby, Standbys
 from walstream.testing.memory import MemoryProvider
@@ -257,25 +260,24 @@ class SenderCase(SynchronousTestCase):
         self.end = self.provider.append(wal(START + SIZE, 0x2028))
         self.slots = MemorySlots()
         self.settings = SenderSettings(wall_clock=lambda: NOW)
-        self.gate: IGate | None = None
+        self.gate: IGate = OpenGate()
         self.gone: list[WALSender] = []
         self.standbys = Standbys()
         self.cancelled: list[tuple[int, bytes]] = []
 
     def connect(self) -> WALSender:
         """A client connects."""
-        self.session = WALSender(
+        serving = Serving(
             self.provider,
             self.slots,
             self.settings,
             self.clock,
-            PID,
-            KEY,
+            Limits.of(self.settings, self.provider, self.clock),
             self.standbys,
-            self.gone.append,
+            self.gate,
             lambda pid, key: self.cancelled.append((pid, key)),
-            gate=self.gate,
         )
+        self.session = WALSender(serving, PID, KEY, self.gone.append)
         self.transport = FlowTransport(self.kind, self.clock, buffer_size=self.buffer_size)
         self.transport.connect(self.session, direct=self.direct)
         self.addCleanup(self.check_nothing_is_left)

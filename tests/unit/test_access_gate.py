@@ -316,8 +316,8 @@ class PasswordTests(GateCase):
     def test_wrong(self) -> None:
         """One answer for all; which of them it was is for the log."""
         for user, why in (
-            ("standby1", "Connection"),
-            ("without", 'Role "without" has no password. Connection'),
+            ("standby1", 'Password does not match for user "standby1". Connection'),
+            ("without", 'User "without" has no password assigned. Connection'),
             ("nobody", 'Role "nobody" does not exist. Connection'),
         ):
             error = self.wrong(user, SECRET if user != "standby1" else "x")

@@ -9,7 +9,10 @@ import os
 from twisted.internet.defer import Deferred
 
 from tests.unit.archives import IDENTITY, SIZE, START, ArchiveCase, Producer, history
+from tests.unit.log_capture import capture_log
+from walstream.archive.directory import ArchiveDirectory
 from walstream.errors import (
+    DamagedWAL,
     Discontinuity,
     SinkFailed,
     TimelineMismatch,
@@ -17,6 +20,7 @@ from walstream.errors import (
     WrongSystem,
 )
 from walstream.formats.lsn import LSN
+from walstream.formats.segments import SegmentSize
 from walstream.interfaces import SystemIdentity, WALPosition
 from walstream.testing.disk import ManualLane
 from walstream.testing.wal import wal_bytes
@@ -685,6 +689,100 @@ class ContinuityTests(ArchiveCase):
         self.successResultOf(again)
         self.write(archive, 10)
         self.finish(archive)
+
+
+class DisownedTests(ArchiveCase):
+    """An archive into which no WAL has come is not bound to the server that answered first."""
+
+    OTHER = SystemIdentity(IDENTITY.system_identifier + 1, SegmentSize(1 << 21), "17.2")
+
+    def fooled(self) -> ArchiveDirectory:
+        """An archive with all that a server has left there that never sent WAL."""
+        archive = self.open()
+        self.successResultOf(archive.adopt(self.OTHER))
+        self.successResultOf(archive.store_history(2, history(2, (1, START + 100)).format()))
+        self.successResultOf(archive.begin(2, LSN(0xFF000000)))
+        self.assertRaises(DamagedWAL, archive.write, 0xFF000000, memoryview(bytes(8192)))
+        self.successResultOf(archive.finish())
+        return archive
+
+    def check_is_as_new(self, archive: ArchiveDirectory) -> None:
+        """The right server is taken, and its WAL."""
+        self.assertIs(archive.resume_position(), None)
+        self.assertEqual(list(archive.histories()), [])
+        told = history(2, (1, START + 200)).format()
+        self.successResultOf(archive.store_history(2, told))
+        self.successResultOf(archive.begin(1, LSN(START)))
+        self.assertEqual(archive.end(), WALPosition(1, START))
+        self.write(archive, SIZE + 10)
+        self.finish(archive)
+        self.assert_durable(archive, START + SIZE + 10)
+        self.assertEqual(self.names(), [FIRST, SECOND + ".partial", "00000002.history"])
+
+    def test_by_the_next_server(self) -> None:
+        """It is taken as if nobody had been there."""
+        archive = self.fooled()
+        texts = capture_log(self)
+        self.successResultOf(archive.adopt(IDENTITY))
+        self.assertIn("no WAL of system", texts[0])
+        self.assertEqual(archive.identity, IDENTITY)
+        self.check_is_as_new(archive)
+
+    def test_after_a_restart(self) -> None:
+        """So too if the process was killed meanwhile, with a file that nothing has come into."""
+        self.abandon(self.fooled())
+        name = SegmentSize(1 << 21).name(2, 0x7F8) + ".partial"
+        (self.path / name).write_bytes(bytes(1 << 21))
+        archive = self.open()
+        self.assertEqual(archive.identity, self.OTHER)
+        self.assertIsNot(archive.resume_position(), None)
+        self.successResultOf(archive.adopt(IDENTITY))
+        self.check_is_as_new(archive)
+
+    def test_not_once_wal_has_come(self) -> None:
+        """Not even if the mark is lost that tells how much; nor if it can't be read."""
+        archive = self.open()
+        self.begin(archive)
+        self.write(archive, 10_000)
+        self.finish(archive)
+        self.failure(archive.adopt(self.OTHER), WrongSystem)
+        self.abandon(archive)
+        (self.path / ".walstream" / "end").unlink()
+        archive = self.open()
+        self.failure(archive.adopt(self.OTHER), WrongSystem)
+        self.assertEqual(archive.identity, IDENTITY)
+        self.assertEqual(self.names(), [FIRST + ".partial"])
+
+    def test_not_when_the_wal_was_moved_away(self) -> None:
+        """It was this system's archive, and somebody may bring its WAL back."""
+        archive = self.open()
+        self.begin(archive)
+        self.write(archive, SIZE)
+        self.finish(archive)
+        self.abandon(archive)
+        (self.path / FIRST).unlink()
+        archive = self.open()
+        self.failure(archive.adopt(self.OTHER), WrongSystem)
+
+    def test_not_in_the_middle_of_a_stream(self) -> None:
+        """The WAL that comes is the first one's."""
+        archive = self.open()
+        self.begin(archive)
+        self.failure(archive.adopt(self.OTHER), WrongSystem)
+        self.write(archive, 10)
+        self.finish(archive)
+        self.assert_durable(archive, START + 10)
+
+    def test_what_cannot_be_removed(self) -> None:
+        """It is the first one's until it is nobody's."""
+        archive = self.fooled()
+        for call in ("unlink 00000002.history", "fsync ."):
+            self.files.fail(call, errno.EIO)
+            self.failure(archive.adopt(IDENTITY), SinkFailed)
+            self.assertEqual(archive.identity, self.OTHER)
+            self.files.heal()
+        self.successResultOf(archive.adopt(IDENTITY))
+        self.check_is_as_new(archive)
 
 
 class TimelineTests(ArchiveCase):

@@ -26,6 +26,10 @@ class PhaseDiagramTests(SynchronousTestCase):
         """As ``python -m tools.phases_diagram sender`` prints them."""
         self.assertEqual(self.generated("sender"), phases_diagram.sender())
 
+    def test_the_phases_before_a_login_are_up_to_date(self) -> None:
+        """As ``python -m tools.phases_diagram entry`` prints them."""
+        self.assertEqual(self.generated("entry"), phases_diagram.entry())
+
     def test_every_message_of_the_tables_has_its_documented_name(self) -> None:
         """CopyDone from a client, ParameterStatus from a server: one letter, two meanings."""
         self.assertIn("STREAMING --> ANSWERING: CopyDone (c)\n", phases_diagram.sender())

@@ -54,6 +54,13 @@ class ApplicantTests(SynchronousTestCase):
         account = os.getuid() if sys.platform == "linux" else None
         self.assertEqual(made, Applicant("a", "b", None, account))
 
+    def test_a_system_that_does_not_tell(self) -> None:
+        """Then nothing is known of the account, and no rule that goes by it lets anybody in."""
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        ours.close()  # of which no system tells anything
+        self.assertIsNone(applicant(CLIENT, FakeTransport(UNIXAddress(None), ours), None).account)
+
     def test_what_is_no_socket(self) -> None:
         """Nothing is known of it."""
         made = applicant(CLIENT, FakeTransport(object(), object()), None)

@@ -220,3 +220,9 @@ class ProbeTests(SynchronousTestCase):
                 for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
             ]
         self.assertEqual(asks, [60, 10, 6])
+
+    def test_no_keepalives_of_a_unix_socket(self) -> None:
+        """The kernel knows of both ends, and has nobody to ask."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX)
+        with ours, theirs:
+            probe(ours)

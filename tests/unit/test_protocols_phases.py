@@ -10,8 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from walstream.errors import ProtocolViolation
 from walstream.protocols.phases import (
+    ENTRY_TRANSITIONS,
     RECEIVER_TRANSITIONS,
     SENDER_TRANSITIONS,
+    EntryPhase,
     ReceiverPhase,
     SenderPhase,
     after,
@@ -30,10 +32,14 @@ RECEIVER: Mapping[str, Mapping[str, str]] = {
     "STOPPING": {"STOPPING": "dSN", "QUERYING": "cE", "CLOSED": "C"},
     "CLOSED": {},
 }
-SENDER: Mapping[str, Mapping[str, str]] = {
+ENTRY: Mapping[str, Mapping[str, str]] = {
     "STARTUP": {},
-    "ADMITTING": {},
+    "ENCRYPTING": {},
     "AUTHENTICATING": {"ADMITTING": "p"},
+    "ADMITTING": {},
+}
+SENDER: Mapping[str, Mapping[str, str]] = {
+    "ENTERING": {},
     "READY": {"ANSWERING": "Q", "CLOSED": "X", "READY": "dcfFHS", "SKIPPING": "PBDEC"},
     "ANSWERING": {},
     "STREAMING": {"STREAMING": "d", "ANSWERING": "c", "CLOSED": "X"},
@@ -46,7 +52,7 @@ SENDER: Mapping[str, Mapping[str, str]] = {
 
 
 class TableTests(SynchronousTestCase):
-    """The two tables and `after`, for all 256 types of messages in each phase."""
+    """The tables and `after`, for all 256 types of messages in each phase."""
 
     def check(
         self,
@@ -79,6 +85,10 @@ class TableTests(SynchronousTestCase):
     def test_sender(self) -> None:
         """A sender takes these messages of its client in these phases, and no others."""
         self.check(SENDER_TRANSITIONS, SenderPhase, SENDER)
+
+    def test_entry(self) -> None:
+        """And until its client is in, these."""
+        self.check(ENTRY_TRANSITIONS, EntryPhase, ENTRY)
 
     def test_violation_names_message_and_phase(self) -> None:
         """The error says what came and when, and carries PostgreSQL's code."""

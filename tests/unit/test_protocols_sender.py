@@ -1100,6 +1100,14 @@ class CancelTests(SenderCase):
         heard = self.hear()
         self.assertTrue(heard.endswith(READY_FOR_QUERY + 100 * IDENTIFIED))
 
+    def test_a_full_output_is_not_kept_for_ever(self) -> None:
+        """A client that reads nothing of a stream that broke off is given up."""
+        self.log_in()
+        self.transport.deliver(query("START_REPLICATION 0/300000"))
+        self.session.cancel_stream()
+        self.clock.advance(self.settings.message_timeout)
+        self.assertEqual(self.session.close_reason, "reading an answer took longer than 60 s")
+
 
 class DesignOf2009Tests(SenderCase):
     """The dialect of December 2009, byte by byte."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IPushProducer
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from walstream.errors import Discontinuity, EndOfTimeline, SinkFailed, WALUnavailable
+from walstream.errors import Discontinuity, EndOfTimeline, SinkFailed, WALUnavailable, WrongSystem
 from walstream.formats.lsn import LSN
 from walstream.formats.segments import SegmentSize
 from walstream.interfaces import BackupHistoryFile, IWALCursor, SystemIdentity, WALPosition
@@ -305,6 +307,19 @@ class MemorySinkTests(SynchronousTestCase):
         sink.write(START, memoryview(b"twice"))
         self.assertEqual(sink.stored(1, START, 10), b"twice")
         self.assertEqual((sink.written, sink.flushed), (START + 5, START + 4))
+
+    def test_whose_wal_it_takes(self) -> None:
+        """That of whoever is first to send any; or, told so, of one cluster from the start."""
+        other = replace(IDENTITY, system_identifier=IDENTITY.system_identifier + 1)
+        self.failureResultOf(MemorySink(other).adopt(IDENTITY), WrongSystem)
+        sink = MemorySink()
+        self.successResultOf(sink.adopt(other))
+        self.successResultOf(sink.store_history(2, b"1\t0/100\tx\n"))
+        self.begin(sink)
+        self.assertEqual((sink.identity, list(sink.histories())), (IDENTITY, []))
+        sink.write(START, memoryview(b"abc"))
+        self.successResultOf(sink.finish())
+        self.failureResultOf(sink.adopt(other), WrongSystem)
 
     def test_backup_histories_are_shown(self) -> None:
         """By name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from walstream.errors import FormatError, ProtocolViolation
-from walstream.wire.fields import FieldReader, cstring, shown, text
+from walstream.wire.fields import FieldReader, cstring, text
 
 
 class FieldReaderTests(SynchronousTestCase):
@@ -56,29 +56,3 @@ class TextTests(SynchronousTestCase):
     def test_text_is_always_readable(self) -> None:
         """Bytes in another encoding do not fail."""
         self.assertEqual(text(b"gr\xfc\xdf"), "gr\ufffd\ufffd")
-
-
-class ShownTests(SynchronousTestCase):
-    """`shown`: what a stranger says, for people."""
-
-    def test_what_people_can_read(self) -> None:
-        """It is left as it is, no-break spaces and all."""
-        for words in ("", "no entry", "« Sésame »", "日本語 𝄞", "« x »"):
-            self.assertEqual(shown(words.encode()), words)
-
-    def test_what_they_cannot(self) -> None:
-        """It can neither begin a line nor command a terminal, nor turn the direction of writing."""
-        for words, seen in (
-            ("a\nb\rc", r"a\nb\rc"),
-            ("\x1b[31m", r"\x1b[31m"),
-            ("\u2028\u202e\x85\x00", r"\u2028\u202e\x85\x00"),
-        ):
-            self.assertEqual(shown(words.encode()), seen)
-        self.assertEqual(shown(b"\xff"), "\ufffd")
-
-    def test_much(self) -> None:
-        """It ends after two thousand characters."""
-        for value in (b"x" * 2001, b"x" * (1 << 20), "𝄞".encode() * 3000):
-            words = shown(value)
-            self.assertEqual((len(words), words[-2:]), (2002, " …"))
-        self.assertEqual(shown(b"x" * 2000), "x" * 2000)

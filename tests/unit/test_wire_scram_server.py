@@ -186,6 +186,23 @@ class ExchangeTests(SynchronousTestCase):
             client.set_server_first(server.begin(PLAIN, first.encode()).decode())
             server.finish(client.get_client_final().encode())
 
+    def test_a_nonce_that_is_none(self) -> None:
+        """PostgreSQL takes it, and so do we: it is the client's who does without."""
+        for first in ("n,,n=,r=", "n,,n=,r=,m=x"):
+            for password, refused in ((PASSWORD, False), ("wrong", True)):
+                server = exchange()
+                answer = server.begin(PLAIN, first.encode()).decode()
+                self.assertGreaterEqual(len(answer.split(",")[0]), 24)
+                client = ScramClient([PLAIN], "*", password, c_nonce=answer[2])
+                client.get_client_first()
+                client.client_first_bare = first[3:]
+                client.set_server_first(answer)
+                final = client.get_client_final().encode()
+                if refused:
+                    self.assertRaises(CommandError, server.finish, final)
+                else:
+                    client.set_server_final(server.finish(final).decode())
+
 
 class RefusedTests(SynchronousTestCase):
     """Messages that are not accepted, in PostgreSQL's words."""
@@ -237,8 +254,8 @@ class RefusedTests(SynchronousTestCase):
             (b"x,,n=,r=abc", "08P01"),
             (b"n,a=me,n=,r=abc", "0A000"),
             (b"n,,m=x,n=,r=abc", "0A000"),
-            (b"n,,n=,r=abc,m=x", "0A000"),
-            (b"n,,n=,r=", "08P01"),
+            (b"n,,n=,r=abc,1=x", "08P01"),
+            (b"n,,n=,r=abc,x", "08P01"),
             (b"n,,n=,r=a\x7fb", "08P01"),
             (b"n,,n=,r=a b", "08P01"),
             (b"n,,n=,r=\xff", "08P01"),
@@ -249,18 +266,26 @@ class RefusedTests(SynchronousTestCase):
             self.assertEqual(self.begin(message).sqlstate, sqlstate, message)
 
     def test_final_messages(self) -> None:
-        """Theirs."""
-        for message, sqlstate in (
-            ("", "08P01"),
-            ("c=biws", "08P01"),
-            ("c=biws,r={nonce}", "08P01"),
-            ("c=!,r={nonce},p=AAAA", "08P01"),
-            ("c=biws,r=other,p=AAAA", "08P01"),
-            ("c=eSws,r={nonce},p=AAAA", "28000"),
-            ("c=biws,r={nonce},p=AAAA", "28P01"),
-            ("c=biws,r={nonce},p=!", "08P01"),
-            ("c=biws,r={nonce},p=" + "A" * 44, "28P01"),
-            ("x" * 1025, "08P01"),
+        """Theirs, in the order in which PostgreSQL 18 looks: as tried there."""
+        proof = 43 * "A" + "="
+        for message, sqlstate, words in (
+            ("", "08P01", "empty"),
+            ("c=biws", "08P01", "malformed"),
+            ("r={nonce}", "08P01", "malformed"),
+            ("c=biws,r={nonce}", "08P01", "malformed"),
+            ("c=biws,r={nonce},p", "08P01", "malformed"),
+            ("c=!,r=other,p=AAAA", "08P01", "unexpected SCRAM channel-binding attribute"),
+            ("c=eSws,r={nonce},p=" + proof, "08P01", "unexpected SCRAM channel-binding attribute"),
+            ("c=biws,r=other,p=AAAA", "08P01", "Malformed proof"),
+            ("c=biws,r={nonce},p=!", "08P01", "Malformed proof"),
+            ("c=biws,r={nonce},p=é", "08P01", "Malformed proof"),
+            ("c=biws,r={nonce},p=", "08P01", "Malformed proof"),
+            ("c=biws,r=other,p=" + proof + ",x=y", "08P01", "Garbage found at the end"),
+            ("c=biws,r={nonce}x,p=" + proof, "08P01", "invalid SCRAM response"),
+            ("c=biws,r=,p=" + proof, "08P01", "invalid SCRAM response"),
+            ("c=biws,r={nonce},p=" + proof, "28P01", "password authentication failed"),
+            ("c=biws,r={nonce},x=y,p=" + proof, "28P01", "password authentication failed"),
+            ("x" * 1025, "08P01", "too long"),
         ):
             server = exchange()
             first = server.begin(PLAIN, f"n,,n=,r={NONCE}".encode()).decode()
@@ -268,6 +293,7 @@ class RefusedTests(SynchronousTestCase):
             said = message.format(nonce=nonce).encode()
             error = self.assertRaises(CommandError, server.finish, said)
             self.assertEqual(error.sqlstate, sqlstate, message)
+            self.assertIn(words, f"{error} {error.detail}", message)
 
     def test_out_of_order(self) -> None:
         """There is no end without a beginning, and one beginning only is answered by that end."""
@@ -299,5 +325,6 @@ class RefusedTests(SynchronousTestCase):
 
     def test_scramp_says_why(self) -> None:
         """What scramp refused is the cause of our refusal."""
-        error = self.assertRaises(CommandError, exchange().finish, b"c=biws,r=x,p=AAAA")
+        final = b"c=,r=,p=" + 43 * b"A" + b"="
+        error = self.assertRaises(CommandError, exchange().finish, final)
         self.assertIsInstance(error.__cause__, ScramException)

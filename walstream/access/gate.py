@@ -271,8 +271,9 @@ class AccessGate:
         if user not in self._roles.roles:
             return f"Role {quoted(user)} does not exist. "
         if user not in self._roles.verifiers:
-            return f"Role {quoted(user)} has no password. "
-        return ""
+            return f"User {quoted(user)} has no password assigned. "
+        # As much to say as of the others, for it takes time to write it.
+        return f"Password does not match for user {quoted(user)}. "
 
     def _permit(self, rule: HBARule, applicant: Applicant, said: str) -> RolePermit:
         identity = f"{said} method={rule.method.value} ({rule.line.file}:{rule.line.number})"

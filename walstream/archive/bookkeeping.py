@@ -89,6 +89,10 @@ class Bookkeeping:
         """The gaps that were accepted."""
         return () if self.ledger is None else self.ledger.gaps
 
+    def start_over(self) -> None:
+        """There is nothing that books were kept of."""
+        self.ledger = self.behind_gap = None
+
     def found(self, survey: Survey) -> None:
         """Go on with what was found; say what is missing in it."""
         self.ledger, self.behind_gap = survey.ledger, survey.behind_gap

@@ -11,12 +11,13 @@ from twisted.logger import Logger
 
 from walstream.archive.abandoned import give_up_beyond
 from walstream.archive.backpressure import Backpressure
+from walstream.archive.blank import clear_if_blank
 from walstream.archive.bookkeeping import Bookkeeping
 from walstream.archive.checking import Verify
 from walstream.archive.continuity import check_continues, check_gap
 from walstream.archive.documents import Documents
 from walstream.archive.filesystem import FileSystem
-from walstream.archive.identity import check_same_system, store_identity
+from walstream.archive.identity import check_same_system, is_same_system, store_identity
 from walstream.archive.lane import Lane
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.possession import Expected
@@ -146,6 +147,8 @@ class ArchiveSink:
         """
         await self.regain()
         held = self._provider.identity
+        if held is not None and not is_same_system(held, identity) and await self._disown(held):
+            held = None
         if held is not None:
             check_same_system(self._paths, held, identity)
         if held is None or identity.server_version not in ("", held.server_version):
@@ -154,6 +157,24 @@ class ArchiveSink:
             except OSError as error:
                 raise _failed("store", self._paths.identity, error) from error
             self._provider.identity = identity
+
+    async def _disown(self, held: SystemIdentity) -> bool:
+        """If no WAL has come yet, be nobody's again; whether it is so."""
+        async with self._one_at_a_time:
+            job = partial(clear_if_blank, self._files, self._paths, self._size(), self.assure)
+            try:
+                if self._stream is not None or not await self._lane.run(job):
+                    return False
+            except OSError as error:
+                raise _failed("clear", self._paths.root, error) from error
+            await self._maker.start_over()
+            self._provider.identity = self._durable = self._public.told = None
+            self._written = self._flushed = 0
+            self._documents.histories.clear()
+            self._books.start_over()
+        said = "no WAL of system {system} has come into archive {path}: it may be another's"
+        self._log.warn(said, system=held.system_identifier, path=self._paths.root)
+        return True
 
     def write(self, start: int, data: memoryview) -> None:
         """See `IWALSink.write`."""

@@ -79,6 +79,11 @@ class StreamMaker:
             records = await self._lane.run(partial(begin, start.lsn))
         return Stream(start, flushed, size, first, supply, self._lane, owner, pages, records)
 
+    async def start_over(self) -> None:
+        """The next stream may be of another system, with segments of another size."""
+        await self.close()
+        self._supply = self._suspect = None
+
     async def close(self) -> None:
         """Give up the file that was made ahead."""
         if self._supply is not None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import ISSLTransport
 
 from walstream.gates import Applicant
+from walstream.protocols.unix_peer import peer_account
 from walstream.protocols.welcome import Client
 from walstream.wire.encryption import Encryption
 
 __all__ = ["applicant"]
 
-# struct ucred (unix(7), SO_PEERCRED): process, user, group. Of Linux only.
-_CREDENTIALS: Final = struct.Struct("3i")
 _LONGEST_NAME: Final = 63  # NAMEDATALEN - 1
 
 
@@ -43,12 +40,8 @@ def _clipped(user: str) -> str:
 
 
 def _account(transport: Any) -> int | None:
-    """The user number of the process at the other end of a UNIX socket."""
-    handle = getattr(transport, "getHandle", lambda: None)()
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None or not isinstance(handle, socket.socket) or handle.family != socket.AF_UNIX:
+    """The user number of the process at the other end of a UNIX socket, if the system tells it."""
+    try:
+        return peer_account(transport)
+    except OSError:
         return None
-    _, user, _ = _CREDENTIALS.unpack(
-        handle.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)
-    )
-    return int(user)

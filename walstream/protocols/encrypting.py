@@ -10,12 +10,11 @@ from typing import Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import ITLSTransport
-from twisted.python.failure import Failure
 
 from walstream.errors import ProtocolViolation
 from walstream.wire.encryption import Encryption
 
-__all__ = ["Encrypting", "TLSContext", "TLSServer"]
+__all__ = ["Encrypting", "TLSContext", "TLSServer", "begins_handshake"]
 
 # The first byte of TLS, the record type "handshake". No startup packet is long enough for it.
 _HANDSHAKE = 0x16
@@ -48,6 +47,11 @@ class TLSServer(Protocol):
         """For the connections that begin now."""
 
 
+def begins_handshake(data: bytes) -> bool:
+    """Whether *data*, the first that comes of a client, is TLS at once."""
+    return data[:1] == bytes([_HANDSHAKE])
+
+
 class Encrypting:
     """One connection's way to encryption.
 
@@ -60,7 +64,6 @@ class Encrypting:
         self._tls = tls
         self._context: TLSContext | None = None
         self._is_direct = False
-        self._is_fresh = True
 
     def is_possible(self, transport: Any) -> bool:
         """Whether a client that asks for it gets it: over TCP, as with PostgreSQL."""
@@ -69,11 +72,6 @@ class Encrypting:
             and isinstance(transport.getHost(), IPv4Address | IPv6Address)
             and ITLSTransport.providedBy(transport)
         )
-
-    def begins(self, data: bytes) -> bool:
-        """Whether *data* is the first that comes, and begins a handshake."""
-        is_fresh, self._is_fresh = self._is_fresh, False
-        return is_fresh and data[:1] == bytes([_HANDSHAKE])
 
     def start(self, transport: Any, first: bytes = b"") -> None:
         """Go on encrypted, once what was written is out.
@@ -91,12 +89,9 @@ class Encrypting:
     def finish(self, transport: Any) -> None:
         """The handshake is over: `encryption` tells what has come of it.
 
-        If it is somebody else's, who has put the session on top of TLS, nothing is known of it.
-
         :raises ProtocolViolation: if it will not do, in PostgreSQL's words.
         """
-        if self._context is None:
-            return
+        assert self._context is not None, "it was started"
         connection = transport.getHandle()
         if self._is_direct and not self._context.chose_protocol(connection):
             raise ProtocolViolation(
@@ -107,8 +102,7 @@ class Encrypting:
         except ValueError as error:
             raise ProtocolViolation(str(error)) from error
 
-    def failure(self, transport: Any, reason: Failure) -> str | None:
-        """Why the handshake did not come to its end, for the log; None if it was none of its."""
-        if self._context is None or self.encryption is not None or reason.value is None:
-            return None
-        return self._context.failure(transport.getHandle(), reason.value)
+    def failure(self, transport: Any, error: BaseException) -> str:
+        """Why the handshake did not come to its end, for the log."""
+        assert self._context is not None, "it was started"
+        return self._context.failure(transport.getHandle(), error)

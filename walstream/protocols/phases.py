@@ -1,7 +1,8 @@
 """The law of both roles: in which phase which message may arrive, and where it leads.
 
-All phases and all transitions caused by the peer's messages are in the two tables of this file,
-and nowhere else. A message that has no row is a protocol violation. A message of a peer that
+All phases and all transitions caused by the peer's messages are in the tables of this file, and
+nowhere else: one for a receiver, one for a sender, and one for what comes before a sender's client
+is let in. A message that has no row is a protocol violation. A message of a peer that
 leads to work which takes time (a query, say) leads to the phase in which that work is done; the
 steps that a role takes of its own accord (it sends a query, it ends a stream) are listed under
 each table.
@@ -16,8 +17,10 @@ from typing import TypeVar
 from walstream.errors import ProtocolViolation
 
 __all__ = [
+    "ENTRY_TRANSITIONS",
     "RECEIVER_TRANSITIONS",
     "SENDER_TRANSITIONS",
+    "EntryPhase",
     "ReceiverPhase",
     "SenderPhase",
     "after",
@@ -87,12 +90,32 @@ RECEIVER_TRANSITIONS: Mapping[ReceiverPhase, Mapping[str, ReceiverPhase]] = {
 # sends CopyDone first), and from anywhere to CLOSED.
 
 
+class EntryPhase(Enum):
+    """Where a client of a walsender stands that was not let in."""
+
+    STARTUP = "the client has not said who it is"
+    ENCRYPTING = "a TLS handshake was begun, and is not over"
+    AUTHENTICATING = "the client has to prove who it is"
+    ADMITTING = "it is found out whether the client comes in"
+
+
+_E = EntryPhase
+
+ENTRY_TRANSITIONS: Mapping[EntryPhase, Mapping[str, EntryPhase]] = {
+    _E.STARTUP: {},  # what comes has no type byte: see `walstream.protocols.welcome`
+    _E.ENCRYPTING: {},  # what comes is TLS's
+    _E.AUTHENTICATING: {"p": _E.ADMITTING},  # a password, SASLInitialResponse, SASLResponse
+    _E.ADMITTING: {},  # nothing is read meanwhile
+}
+# Of its own accord it goes from STARTUP to ENCRYPTING (the client wants TLS) and back (it has it),
+# from STARTUP to ADMITTING (the client has said who it is), from there to AUTHENTICATING (it has to
+# prove it), and from ADMITTING to its end: the client is in. Turned away it may be from anywhere.
+
+
 class SenderPhase(Enum):
     """Where a walsender's conversation with its client stands."""
 
-    STARTUP = "no startup packet has come"
-    ADMITTING = "it is found out whether the client comes in"
-    AUTHENTICATING = "the client has to prove who it is"
+    ENTERING = "the client was not let in"
     READY = "a command may come"
     ANSWERING = "a command is being answered"
     STREAMING = "WAL goes out"
@@ -106,9 +129,7 @@ class SenderPhase(Enum):
 _S = SenderPhase
 
 SENDER_TRANSITIONS: Mapping[SenderPhase, Mapping[str, SenderPhase]] = {
-    _S.STARTUP: {},  # the startup packet has no type byte: `WALSender` goes to ADMITTING
-    _S.ADMITTING: {},  # nothing is read meanwhile
-    _S.AUTHENTICATING: {"p": _S.ADMITTING},  # a password message, SASLInitialResponse, SASLResponse
+    _S.ENTERING: {},  # it has phases of its own: `ENTRY_TRANSITIONS`
     _S.READY: {
         "Q": _S.ANSWERING,  # Query
         "X": _S.CLOSED,  # Terminate
@@ -138,8 +159,7 @@ SENDER_TRANSITIONS: Mapping[SenderPhase, Mapping[str, SenderPhase]] = {
     },
     _S.CLOSED: {},
 }
-# Of its own accord a sender goes from STARTUP to ADMITTING (the client has said who it is), from
-# there to AUTHENTICATING (it has to prove it) and to READY (it was let in), from ANSWERING to
+# Of its own accord a sender goes from ENTERING to READY (the client was let in), from ANSWERING to
 # READY (the answer is complete), STREAMING or STREAMING_2009 (it is a stream), from STREAMING to
 # SHUTTING_DOWN (the service stops), from both to DRAINING (the timeline ended), from a stream to
 # READY (it broke off with an error), and from anywhere to CLOSED.

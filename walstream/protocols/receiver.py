@@ -21,7 +21,7 @@ from walstream.errors import (
 )
 from walstream.formats.lsn import LSN
 from walstream.interfaces import IWALSink, WALPosition
-from walstream.protocols.acknowledgement import Acknowledgement, AcknowledgementSettings
+from walstream.protocols.acknowledgement import Acknowledgement
 from walstream.protocols.downstream import NOBODY, Downstream
 from walstream.protocols.gap import cross_gap, is_removed
 from walstream.protocols.login import Login
@@ -29,8 +29,8 @@ from walstream.protocols.phases import ReceiverPhase
 from walstream.protocols.progress import ReceiverProgress
 from walstream.protocols.questions import Answer, Questions, next_timeline
 from walstream.protocols.receiver_settings import Dialect, ReceiverSettings, StreamEnd
+from walstream.protocols.reporting import Reporting
 from walstream.protocols.start import StreamStart, follow_timeline, start_2009, start_modern
-from walstream.protocols.status_line import StatusLine
 from walstream.protocols.stream_client import StreamClient
 from walstream.protocols.synchronous import StandbyDemands, SynchronousDuty, ask_demands
 from walstream.wire import dialect2009, grammar, messages
@@ -74,9 +74,8 @@ class WALReceiver(StreamClient):
         self.finished: Deferred[StreamEnd] = Deferred()
         self._sink = sink
         self._settings = settings
-        self._clock = clock
         self._duty = SynchronousDuty(settings) if duty is None else duty
-        self._downstream = downstream
+        self._reporting = Reporting(settings, clock, self._duty, downstream)
         self._streaming: Deferred[None] | None = None
         self._has_streamed = False
         self._stop_requested = False
@@ -309,20 +308,14 @@ class WALReceiver(StreamClient):
         return answer
 
     def _acknowledge(self, timeline: int, sender_timeout: float) -> None:
-        settings, duty, transport = self._settings, self._duty, self.transport
-        assert transport is not None, "a stream has begun, so there is a connection"
-        now = settings.wall_clock or self._clock.seconds
-        self._acknowledgement = Acknowledgement(
+        assert self.transport is not None, "a stream has begun, so there is a connection"
+        self._acknowledgement = self._reporting.of_stream(
             self._sink,
-            AcknowledgementSettings.of(settings, duty, sender_timeout),
-            self._clock,
-            StatusLine.of(transport, now, duty),
+            self.transport,
+            timeline,
+            sender_timeout,
             self.server_is_silent,
             lambda failure: self.abort(SinkFailed(failure.getErrorMessage())),
-            synchronous=duty.is_synchronous,
-            timeline=timeline,
-            policy=self._downstream.policy,
-            feedback=self._downstream.reporter(self._clock, settings.status_interval, now),
         )
         self._acknowledgement.start()
 

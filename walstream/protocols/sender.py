@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from walstream.errors import CommandError, EndOfTimeline, ProtocolViolation, WALUnavailable
 from walstream.formats.lsn import LSN
-from walstream.interfaces import IGate, ISlotStore, IWALCursor, IWALProvider, WALPosition
+from walstream.interfaces import IWALCursor, WALPosition
 from walstream.protocols.answers import Answers
 from walstream.protocols.arrivals import Arrivals
 from walstream.protocols.delayed import open_delayed
 from walstream.protocols.direct import DirectWriter, direct_connection
-from walstream.protocols.encrypting import TLSServer
-from walstream.protocols.entrance import OpenGate
 from walstream.protocols.hold import Hold
 from walstream.protocols.lag import LagTracker
-from walstream.protocols.limits import Limits
 from walstream.protocols.outgoing import OutgoingStream, StreamEvents
 from walstream.protocols.phases import SenderPhase
+from walstream.protocols.serving import Serving
 from walstream.protocols.session import Session
-from walstream.protocols.settings import SenderSettings, client_sender_timeout
-from walstream.protocols.standbys import Standby, Standbys, StandbyState
+from walstream.protocols.session_slot import SessionSlot
+from walstream.protocols.settings import client_sender_timeout
+from walstream.protocols.standbys import Standby, StandbyState
 from walstream.protocols.stream_request import StreamRequest, cancelled, decide, end_of, result_of
 from walstream.wire import messages
 from walstream.wire.commands import StartReplication
@@ -46,48 +44,26 @@ class WALSender(Session):
     :ivar stream: what is being streamed; None outside of a stream.
     :ivar standby: the client as others see it; None before it was let in.
     :ivar is_delayed: whether it gets WAL later than others.
-    :param standbys: where others see it.
     :param gone: called once when the connection is gone.
     """
 
     def __init__(
-        self,
-        provider: IWALProvider,
-        slots: ISlotStore,
-        settings: SenderSettings,
-        clock: IReactorTime,
-        pid: int,
-        key: bytes,
-        standbys: Standbys,
-        gone: Callable[[WALSender], None],
-        cancel: Callable[[int, bytes], None],
-        limits: Limits | None = None,
-        tls: TLSServer | None = None,
-        gate: IGate | None = None,
+        self, serving: Serving, pid: int, key: bytes, gone: Callable[[WALSender], None]
     ) -> None:
-        """
-        :param limits: what the sessions share; None for a session that has it all for itself.
-        :param tls: how connections are encrypted; None if they are not.
-        :param gate: decides who comes in; None: everybody does.
-        """
-        limits = limits or Limits.of(settings, provider, clock)
-        gate = gate or OpenGate()
-        super().__init__(provider, settings, clock, pid, key, cancel, limits, gate, tls)
+        super().__init__(serving, pid, key)
         self.stream: OutgoingStream | None = None
         self.standby: Standby | None = None
         self.is_delayed = False
-        self._standbys = standbys
-        self._provider = provider
-        self._slots = slots
-        self._settings = settings
         self._gone = gone
+        self._slot = SessionSlot(serving.slots, pid)
         self._direct: DirectWriter | None = None
-        self._slot: str | None = None
         self._timeline = 0
         self._successor: EndOfTimeline | None = None
         self._is_stopping = False
         self._is_cancelled = False
-        self._hold = Hold(provider, clock, settings.hold_ahead, self._break_off)
+        self._hold = Hold(
+            serving.provider, serving.clock, serving.settings.hold_ahead, self._break_off
+        )
         self._reached: tuple[int, int] | None = None
 
     # What Twisted and the transport call.
@@ -96,10 +72,9 @@ class WALSender(Session):
         """The connection is gone, and all that the session had with it."""
         self._end_stream()
         super().connectionLost(reason)
-        self._slot = None
-        self._slots.end_session(self.pid)
+        self._slot.give_up()
         if self.standby is not None:
-            self._standbys.left(self.standby)
+            self._serving.standbys.left(self.standby)
         self._gone(self)
 
     def pauseProducing(self) -> None:
@@ -128,9 +103,9 @@ class WALSender(Session):
             client.user,
             client.application_name,
             self.peer_address(),
-            self._settings.wall_clock(),
+            self._serving.settings.wall_clock(),
         )
-        self._standbys.changed(self.standby)
+        self._changed()
 
     def progress(self) -> str:
         """How far the last stream came."""
@@ -164,8 +139,7 @@ class WALSender(Session):
         """The session has to end at once, as after pg_terminate_backend."""
         if self.phase is not SenderPhase.CLOSED:
             self._say_goodbye()
-            # It may take the client a while to notice, and the slot is wanted now.
-            self._slots.end_session(self.pid)
+            self._slot.give_up()  # the client may take a while to notice, and it is wanted now
 
     def cancel_stream(self) -> None:
         """A CancelRequest names this session: its stream is broken off, the session goes on."""
@@ -182,8 +156,7 @@ class WALSender(Session):
             await self._execute(text)
         finally:
             if self.phase is SenderPhase.CLOSED:
-                # The client did not wait for it: what it made is nobody's.
-                self._slots.end_session(self.pid)
+                self._slot.give_up()  # the client did not wait: what it made is nobody's
 
     async def _execute(self, text: bytes) -> None:
         answers = self._answers()
@@ -200,13 +173,13 @@ class WALSender(Session):
 
     def _answers(self) -> Answers:
         # SHOW tells a client of its own timeout: it lives by the answer.
-        settings = replace(self._settings, sender_timeout=self._sender_timeout())
-        return Answers(self._provider, self._slots, settings, self.pid, self.send)
+        settings = replace(self._serving.settings, sender_timeout=self._sender_timeout())
+        serving = self._serving
+        return Answers(serving.provider, serving.slots, settings, self.pid, self.send)
 
     def command_failed(self) -> None:
         """Give up all slots, temporary ones for good: as PostgreSQL does after any error."""
-        self._slot = None
-        self._slots.end_session(self.pid)
+        self._slot.give_up()
 
     def become_ready(self) -> None:
         """The command is done, in whatever way: the next one may come, or goodbye is said."""
@@ -220,15 +193,16 @@ class WALSender(Session):
         self, timeline: int | None, start: LSN, slot: str | None, payload: WALPayload
     ) -> None:
         if slot is not None:
-            self._slot = await self._answers().use_slot(slot)
+            self._slot.name = await self._answers().use_slot(slot)
             if self.phase is SenderPhase.CLOSED:
                 return
-        arrivals = self._limits.arrivals_for(self._settings, self._application_name())
+        provider, settings = self._serving.provider, self._serving.settings
+        arrivals = self._serving.limits.arrivals_for(settings, self._application_name())
         self.is_delayed = arrivals is not None
         modern = payload is WALPayload.MODERN
-        may_wait = modern and self._settings.hold_ahead > 0
-        self.check_stream(timeline or self._provider.end().timeline, start)
-        request = await decide(self._provider, timeline, start, may_wait=may_wait)
+        may_wait = modern and settings.hold_ahead > 0
+        self.check_stream(timeline or provider.end().timeline, start)
+        request = await decide(provider, timeline, start, may_wait=may_wait)
         if isinstance(request, EndOfTimeline):
             if arrivals is None:
                 self._finish_stream(request)
@@ -249,7 +223,8 @@ class WALSender(Session):
         self._stream(request, cursor, payload)
 
     async def _open(self, request: StreamRequest, arrivals: Arrivals | None) -> IWALCursor:
-        cursor = await self._provider.open(request.timeline, request.start)
+        provider = self._serving.provider
+        cursor = await provider.open(request.timeline, request.start)
         if arrivals is None:
             return cursor
         self._log.info(
@@ -257,23 +232,24 @@ class WALSender(Session):
             pid=self.pid,
             delay=f"{arrivals.delay:g}",
         )
-        return await open_delayed(cursor, request.timeline, self._provider, arrivals, self._clock)
+        return await open_delayed(cursor, request.timeline, provider, arrivals, self._clock)
 
     def _stream(self, request: StreamRequest, cursor: IWALCursor, payload: WALPayload) -> None:
+        serving = self._serving
         self._timeline = request.timeline
         self._successor = None
         assert self.standby is not None, "only who was let in can ask for a stream"
-        self.standby.timeline, self.standby.slot = request.timeline, self._slot
+        self.standby.timeline, self.standby.slot = request.timeline, self._slot.name
         self.standby.sent = request.start
         self._standby_is(StandbyState.CATCHUP)
         self.stream = OutgoingStream(
             cursor,
             self.standby,
-            LagTracker(self._standbys.ends, self._clock.seconds),
+            LagTracker(serving.standbys.ends, self._clock.seconds),
             self.transport,  # type: ignore[arg-type]
             self._direct_writer(),
             payload,
-            self._settings,
+            serving.settings,
             self._sender_timeout(),
             self._clock,
             StreamEvents(
@@ -283,7 +259,7 @@ class WALSender(Session):
                 silent=self._silent,
                 acknowledged=self._acknowledged,
             ),
-            self._limits.pace(self._settings, self._clock),
+            serving.limits.pace(serving.settings, self._clock),
         )
         self._hold.begin(request)
         if self.output_full:
@@ -297,12 +273,12 @@ class WALSender(Session):
         if self._direct is None:
             connection = direct_connection(self.transport)
             if connection is not None:
-                self._direct = DirectWriter(connection, self._settings.send_buffer)
+                self._direct = DirectWriter(connection, self._serving.settings.send_buffer)
         return self._direct
 
     def _sender_timeout(self) -> float:
         asked = client_sender_timeout(self.client.parameters) if self.client else None
-        return self._settings.sender_timeout if asked is None else asked
+        return self._serving.settings.sender_timeout if asked is None else asked
 
     def take_copy_data(self, payload: bytes) -> None:
         """Take what a standby says of itself; what is too short ends its stream."""
@@ -316,16 +292,15 @@ class WALSender(Session):
 
     def _changed(self) -> None:
         if self.standby is not None:
-            self._standbys.changed(self.standby)
+            self._serving.standbys.changed(self.standby)
 
     def _standby_is(self, state: StandbyState) -> None:
         if self.standby is not None:
             self.standby.state = state
-            self._standbys.changed(self.standby)
+            self._changed()
 
     def _flushed(self, flush: int) -> None:
-        if self._slot is not None:
-            self._slots.advance(self._slot, WALPosition(self._timeline, LSN(flush)))
+        self._slot.advance(WALPosition(self._timeline, LSN(flush)))
 
     def _silent(self) -> None:
         # Without a message, as PostgreSQL: the client would not read it.
@@ -355,11 +330,11 @@ class WALSender(Session):
         if self._successor is None:
             # It is told even if the client stopped early.
             self.send(messages.copy_done())
-            self._successor = await end_of(self._provider, self._timeline)
+            self._successor = await end_of(self._serving.provider, self._timeline)
         self._finish_stream(self._successor)
 
     def _finish_stream(self, successor: EndOfTimeline | None) -> None:
-        self._release_slot()
+        self._slot.release()
         self.send(result_of(successor) + messages.ready_for_query())
         self.become_ready()
 
@@ -383,18 +358,12 @@ class WALSender(Session):
         if self.stream is None:
             return
         self._hold.end()
+        assert self.standby is not None, "only who was let in has a stream"
         self.stream.stop()
-        if self.standby is not None:
-            self._reached = self.stream.sent, self.standby.flush
+        self._reached = self.stream.sent, self.standby.flush
         self.stream = None
-        if self.standby is not None:
-            self.standby.no_longer_streams()
-            self._standbys.changed(self.standby)
-
-    def _release_slot(self) -> None:
-        if self._slot is not None:
-            self._slots.release(self._slot, self.pid)
-            self._slot = None
+        self.standby.no_longer_streams()
+        self._changed()
 
     # The end.
 

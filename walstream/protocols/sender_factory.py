@@ -15,7 +15,9 @@ from walstream.protocols.cancel_keys import fits, new_key
 from walstream.protocols.encrypting import TLSServer
 from walstream.protocols.laggards import Laggards
 from walstream.protocols.limits import Limits
+from walstream.protocols.open_gate import OpenGate
 from walstream.protocols.sender import WALSender
+from walstream.protocols.serving import Serving
 from walstream.protocols.settings import SenderSettings
 from walstream.protocols.standbys import Standby, Standbys
 
@@ -54,12 +56,18 @@ class WALSenderFactory(Factory):
         """
         self.standbys = Standbys()
         self.limits = limits or Limits.of(settings, provider, clock)
-        self._gate = gate
-        self._provider = provider
-        self._slots = slots
-        self._settings = settings
+        self._serving = Serving(
+            provider,
+            slots,
+            settings,
+            clock,
+            self.limits,
+            self.standbys,
+            OpenGate() if gate is None else gate,
+            self.cancel,
+            tls,
+        )
         self._clock = clock
-        self._tls = tls
         self._pids = count(1)
         self._sessions: dict[int, WALSender] = {}
         self._is_draining = False
@@ -93,25 +101,13 @@ class WALSenderFactory(Factory):
         return self.session(next(self._pids), new_key())
 
     def _is_flooded(self) -> bool:
-        most, strangers = self._settings.max_clients, self._settings.max_strangers
+        settings = self._serving.settings
+        most, strangers = settings.max_clients, settings.max_strangers
         return bool(most) and len(self._sessions) >= most + strangers + _GOING
 
     def session(self, pid: int, key: bytes) -> WALSender:
         """A session of that number, which a CancelRequest with that key may cancel."""
-        session = WALSender(
-            self._provider,
-            self._slots,
-            self._settings,
-            self._clock,
-            pid,
-            key,
-            self.standbys,
-            self.gone,
-            self.cancel,
-            self.limits,
-            self._tls,
-            self._gate,
-        )
+        session = WALSender(self._serving, pid, key, self.gone)
         self._sessions[pid] = session
         return session
 
@@ -174,7 +170,7 @@ class WALSenderFactory(Factory):
             session.look()
             if session.is_delayed and session.stream is not None:
                 return session.stream.available
-        return self._provider.end().lsn
+        return self._serving.provider.end().lsn
 
     def cancel(self, pid: int, key: bytes) -> None:
         """A CancelRequest has come: nothing happens if it names no session, or has not its key."""

@@ -1,38 +1,37 @@
 """A client's session with a walsender: lets it in, and takes its messages one at a time.
 
 What a sender is built on, as a receiver is on `walstream.protocols.client`. It knows when a message
-is wanted and which may come; what a command does, and how WAL is streamed, is the sender's.
+is wanted and which may come; what a command does, and how WAL is streamed, is the sender's. How the
+client comes in is `walstream.protocols.entering`'s, of which nothing is left then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHandshakeListener, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from walstream.errors import CommandError, ProtocolViolation, WALUnavailable
-from walstream.formats.log_text import printable
+from walstream.errors import CommandError, ProtocolViolation
 from walstream.formats.lsn import LSN
-from walstream.interfaces import IGate, IPermit, IWALProvider
-from walstream.protocols.applicant import applicant
-from walstream.protocols.encrypting import Encrypting, TLSServer
-from walstream.protocols.entrance import Entrance
-from walstream.protocols.limits import Limits
+from walstream.interfaces import IPermit
+from walstream.protocols.entering import Entering, Guest
+from walstream.protocols.error_words import as_command_error, error_response, not_allowed
 from walstream.protocols.line import Line
 from walstream.protocols.patience import Patience
 from walstream.protocols.phases import SENDER_TRANSITIONS, SenderPhase, after
-from walstream.protocols.settings import SenderSettings
-from walstream.protocols.welcome import Client, Welcome
+from walstream.protocols.serving import Serving
+from walstream.protocols.session_log import SessionLog
+from walstream.protocols.welcome import Client
 from walstream.wire import messages
 from walstream.wire.copydata import UnknownStandbyMessage
 from walstream.wire.encryption import Encryption
-from walstream.wire.frames import Frame, FrameReader, Frontend, frontend_limit
+from walstream.wire.frames import Frame, FrameReader, frontend_limit
 
 __all__ = ["Session"]
 
@@ -45,7 +44,7 @@ _STREAMS = frozenset(
     }
 )
 # No message is taken while something is done for the last one.
-_BUSY = frozenset({SenderPhase.ADMITTING, SenderPhase.ANSWERING, SenderPhase.CLOSED})
+_BUSY = frozenset({SenderPhase.ANSWERING, SenderPhase.CLOSED})
 
 
 @implementer(IPushProducer, IHandshakeListener)
@@ -58,115 +57,68 @@ class Session(Line):
 
     :ivar phase: see `SenderPhase`.
     :ivar pid: the session's number, as the client learns it from BackendKeyData.
+    :ivar key: what a CancelRequest has to know.
+    :ivar entering: the client's way in; None once it is in.
     :ivar client: who it is; None until it was let in.
-    :param cancel: called with a pid and a key that a CancelRequest names.
-    :param limits: what the sessions share, of which this one takes its part.
-    :param gate: decides whether the client comes in.
-    :param tls: how connections are encrypted; None if they are not.
+    :ivar encryption: the connection's TLS; None until then, and if it is not encrypted.
     """
 
     _log = Logger()
 
-    def __init__(
-        self,
-        provider: IWALProvider,
-        settings: SenderSettings,
-        clock: IReactorTime,
-        pid: int,
-        key: bytes,
-        cancel: Callable[[int, bytes], None],
-        limits: Limits,
-        gate: IGate,
-        tls: TLSServer | None = None,
-    ) -> None:
-        super().__init__(clock, settings.close_timeout)
-        self.phase = SenderPhase.STARTUP
+    def __init__(self, serving: Serving, pid: int, key: bytes) -> None:
+        super().__init__(serving.clock, serving.settings.close_timeout)
+        self.phase = SenderPhase.ENTERING
         self.pid = pid
         self.key = key
         self.client: Client | None = None
+        self.encryption: Encryption | None = None
         self.output_full = False
-        self._startup_timeout = settings.startup_timeout
-        self._limits = limits
-        self._encrypting = Encrypting(tls)
-        self._welcome = Welcome(provider, pid, key, cancel)
-        self._entrance = Entrance(gate, limits.admission, pid, self.send, self._proved)
-        self._entering: Deferred[None] | None = None
-        self._is_refused = False
-        self._reader = FrameReader(self._authentication_limit)
-        self._patience = Patience(clock, settings.message_timeout, self.abort)
+        self._serving = serving
+        self._lines = SessionLog(pid, serving.clock)
+        self.entering: Entering | None = Entering(
+            serving, pid, key, self.send, self._regulate, self._lines
+        )
+        self._entry: Deferred[None] | None = None
+        self._permit: IPermit | None = None
+        self._reader = FrameReader(frontend_limit)
+        self._patience = Patience(serving.clock, serving.settings.message_timeout, self.abort)
         self._is_taking = False
-        self._origin = "[unknown]"
-        self._since = 0.0
-
-    @property
-    def encryption(self) -> Encryption | None:
-        """The connection's TLS; None if it is not encrypted."""
-        return self._encrypting.encryption
 
     # What Twisted calls.
 
     def connectionMade(self) -> None:
-        """A client has connected, and has a while to say who it is."""
-        address = self.peer_address()
-        self._origin = "host=[local]" if address is None else "host={} port={}".format(*address)
-        self._since = self._clock.seconds()
-        self.open(self._startup_timeout)
-        self._welcome.may_encrypt = self._encrypting.is_possible(self.transport)
-        self._limits.strangers.enter(self.pid, self._crowd_out)
+        """A client has connected, and has a while to come in."""
+        self._lines.connected(self.peer_address())
+        self.open(self._serving.settings.startup_timeout)
+        self._serving.limits.strangers.enter(self.pid, self._crowd_out)
+        assert self.entering is not None, "a connection is made once"
+        entry = self.entering.begin(self.transport).addCallbacks(self._let_in, self._turn_away)
+        self._entry = entry.addErrback(self.fail)
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the client sent."""
-        if self.phase is SenderPhase.STARTUP:
-            if self._encrypting.begins(data) and self._welcome.may_encrypt:
-                self._encrypting.start(self.transport, data)
-            else:
-                self._start_up(data)
-        elif self.phase is not SenderPhase.CLOSED:
+        if self.phase is SenderPhase.CLOSED:
+            return
+        if self.entering is not None:
+            self.entering.receive(data)
+        else:
             self._reader.feed(data)
             self._take_frames()
 
     def handshakeCompleted(self) -> None:
         """The connection is encrypted."""
-        try:
-            self._encrypting.finish(self.transport)
-        except ProtocolViolation as error:
-            self._log_no_encryption(str(error))
-            self.close(str(error))
-            return
-        self._welcome.encrypted()
+        if self.entering is not None and self.phase is not SenderPhase.CLOSED:
+            self.entering.handshake_completed()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
-        if self.phase is SenderPhase.STARTUP:
-            why = self._encrypting.failure(self.transport, reason)
-            if why is not None:
-                self._log_no_encryption(why)
+        if self.entering is not None and self.phase is not SenderPhase.CLOSED:
+            self.entering.connection_lost(reason)
         super().connectionLost(reason)
         self.phase = SenderPhase.CLOSED
         self._leave()
-        self._limits.admission.leave(self.pid)
-        self._log_end()
-
-    def _log_end(self) -> None:
-        if self.client is not None:
-            self._log.info(
-                "replication connection {pid} ended: {client} {origin}: {reason}; "
-                "session time {duration}{progress}",
-                pid=self.pid,
-                client=str(self.client),
-                origin=self._origin,
-                reason=printable(self.close_reason),
-                duration=_session_time(self._clock.seconds() - self._since),
-                progress=self.progress(),
-            )
-        elif self._welcome.client is not None and not self._is_refused:
-            self._log.info(
-                "replication connection {pid} did not come in: {client} {origin}: {reason}",
-                pid=self.pid,
-                client=str(self._welcome.client),
-                origin=self._origin,
-                reason=printable(self.close_reason),
-            )
+        self._serving.limits.admission.leave(self.pid)
+        self._lines.ended(self.close_reason, self.progress())
 
     # What the transport calls: IPushProducer.
 
@@ -174,8 +126,7 @@ class Session(Line):
         """The transport has enough. A stream still hears its client."""
         self.output_full = True
         if self.phase not in _STREAMS:
-            self.pause_reading()
-            self._wait(anew=False)
+            self._regulate()
 
     def resumeProducing(self) -> None:
         """The transport takes more."""
@@ -185,143 +136,61 @@ class Session(Line):
     def stopProducing(self) -> None:
         """The transport is gone; `connectionLost` follows."""
 
-    # Startup.
+    # Coming in, and leaving.
 
-    def _start_up(self, data: bytes) -> None:
-        self._welcome.feed(data)
-        try:
-            while (answer := self._welcome.next()) is not None:
-                self.send(answer)
-            if self._welcome.awaits_encryption:
-                self._encrypting.start(self.transport)
-                return
-        except CommandError as error:
-            self._turn_away(error)
-            return
-        except ProtocolViolation as error:
-            self.close(str(error))  # it may speak any protocol: there is no answer
-            return
-        if self._welcome.finished:
+    def _let_in(self, guest: Guest | None) -> None:
+        if guest is None:
             self.close("cancel request")
-        elif self._welcome.client is not None:
-            self._reader.feed(self._welcome.take_rest())
-            self._admit(self._ask(self._welcome.client))
+            return
+        if self.phase is SenderPhase.CLOSED:
+            guest.permit.leave()  # somebody did not mind being cancelled
+            return
+        self.entering = None
+        self.client, self.encryption = guest.client, guest.encryption
+        self._permit = guest.permit
+        self._serving.limits.strangers.leave(self.pid)
+        self.let_in()
+        self.phase = SenderPhase.READY
+        self._lines.authorized(self.encryption)
+        self.send(guest.greeting)
+        self._reader.feed(guest.unread)
+        self._take_frames()
+
+    def _turn_away(self, failure: Failure) -> Failure | None:
+        """The client does not come in; the failure, if that is no fault of the client's."""
+        error = failure.value
+        if self.phase is SenderPhase.CLOSED:
+            return None  # it is gone, and what was done for it was cancelled
+        if isinstance(error, CommandError):
+            self._lines.refused(error)
+            assert self.entering is not None, "it is not in"
+            self.send(self.entering.refusal(error))
+            self.close(error.message)
+        elif isinstance(error, ProtocolViolation):
+            self.close(str(error))  # it may speak any protocol: there is no answer
+        else:
+            return failure
+        return None
 
     def _crowd_out(self) -> None:
         self.abort("too many connections have not said who they are")
-
-    def _log_no_encryption(self, why: str) -> None:
-        self._log.warn(
-            "replication connection {pid}: could not accept SSL connection: {origin}: {reason}",
-            pid=self.pid,
-            origin=self._origin,
-            reason=printable(why),
-        )
-
-    def _turn_away(self, error: CommandError) -> None:
-        client = f"{self._welcome.client} " if self._welcome.client is not None else ""
-        detail = f": {error.log_detail}" if error.log_detail else ""
-        self._log.warn(
-            "replication connection {pid} refused: {client}{origin}: {reason}{detail}",
-            pid=self.pid,
-            client=client,
-            origin=self._origin,
-            reason=printable(error.message),
-            detail=printable(detail),
-        )
-        self._is_refused = True
-        legacy = self._welcome.legacy_refusal(error)
-        if legacy is None:
-            self.fatal(error)
-        else:
-            self.send(legacy)
-            self.close(error.message)
-
-    # Authentication.
-
-    async def _ask(self, client: Client) -> bool:
-        version = self._welcome.server_version
-        applying = applicant(client, self.transport, self.encryption)
-        return await self._entrance.ask(applying, version)
-
-    def _admit(self, work: Coroutine[Deferred[Any], Any, bool]) -> None:
-        """Go on when it is known whether the client comes in; it has to wait so long."""
-        self.phase = SenderPhase.ADMITTING
-        entering = Deferred.fromCoroutine(work).addCallbacks(self._admitted, self._not_admitted)
-        self._entering = entering.addErrback(self.fail)
-        if self.phase is SenderPhase.ADMITTING:
-            self.pause_reading()
-
-    def _admitted(self, is_in: bool) -> None:
-        if self.phase is SenderPhase.CLOSED:
-            return
-        if is_in:
-            assert self._welcome.client is not None, "it has said who it is"
-            self._let_in(self._welcome.client)
-        else:
-            self.phase = SenderPhase.AUTHENTICATING
-        self._take_frames()
-
-    def _not_admitted(self, failure: Failure) -> Failure | None:
-        if self.phase is SenderPhase.CLOSED:
-            return None  # it is gone, and what was done for it was cancelled
-        if not isinstance(failure.value, CommandError):
-            return failure
-        self._turn_away(failure.value)
-        return None
-
-    def _proved(self, permit: IPermit) -> None:
-        if permit.identity is not None:
-            self._log.info(
-                "replication connection {pid}: connection authenticated: {identity}",
-                pid=self.pid,
-                identity=permit.identity,
-            )
-
-    def _authentication_limit(self, kind: int) -> int:
-        """How long a message may be until the client is in."""
-        if kind != Frontend.PASSWORD:
-            raise CommandError(
-                "08P01", f"expected {self._entrance.expects}, got message type {kind}"
-            )
-        return self._entrance.longest
-
-    def _no_password(self, error: ProtocolViolation) -> CommandError:
-        """What PostgreSQL says of a message that is too long or too short to be an answer."""
-        assert self._welcome.client is not None, "it has said who it is"
-        message = f'password authentication failed for user "{self._welcome.client.user}"'
-        return CommandError("28P01", message, log_detail=str(error))
-
-    def _let_in(self, client: Client) -> None:
-        self.client = client
-        self._limits.strangers.leave(self.pid)
-        self.let_in()
-        self._reader.limit = frontend_limit
-        self.phase = SenderPhase.READY
-        self._log.info(
-            "replication connection {pid} authorized: {client}{encryption} {origin}",
-            pid=self.pid,
-            client=str(client),
-            encryption=f" {self.encryption}" if self.encryption is not None else "",
-            origin=self._origin,
-        )
-        self.send(self._welcome.greeting())
 
     def check_stream(self, timeline: int, start: LSN) -> None:
         """The client asks for WAL.
 
         :raises CommandError: if it may not have that.
         """
-        assert self._entrance.permit is not None, "only who was let in can ask for a stream"
-        self._entrance.permit.check_stream(timeline, start)
+        assert self._permit is not None, "only who was let in can ask for a stream"
+        self._permit.check_stream(timeline, start)
 
     def _leave(self) -> None:
         """Nothing is done for the client any more, nor waited for, nor counted."""
         self._patience.stop()
-        self._limits.strangers.leave(self.pid)
-        if self._entering is not None:
-            self._entering.cancel()
-        self._entrance.leave()
+        self._serving.limits.strangers.leave(self.pid)
+        if self._entry is not None:
+            self._entry.cancel()
+        if self._permit is not None:
+            self._permit.leave()
 
     # Messages.
 
@@ -337,67 +206,65 @@ class Session(Line):
                 self._handle(frame)
         except UnknownStandbyMessage as error:
             self.close(str(error))  # without a word to the client, as PostgreSQL
-        except CommandError as error:
-            self._turn_away(error)
         except ProtocolViolation as error:
-            if self.phase is SenderPhase.AUTHENTICATING:
-                self._turn_away(self._no_password(error))
-            else:
-                self.fatal(CommandError(error.sqlstate, str(error)))
+            self.fatal(CommandError(error.sqlstate, str(error)))
         finally:
             self._is_taking = False
-        if self._wants_more():
-            self.resume_reading()
-        elif self.phase is not SenderPhase.CLOSED:
-            self.pause_reading()
-        self._wait(anew=has_taken)
+        self._regulate(anew=has_taken)
 
     def _next(self) -> Frame | None:
         try:
             return self._reader.next()
         except ProtocolViolation as error:
-            if self.phase is SenderPhase.AUTHENTICATING:
-                raise
             self.close(str(error))  # a length that there cannot be: no answer, as PostgreSQL
             return None
 
-    def _wait(self, *, anew: bool) -> None:
-        """Have patience with a client that is in the middle of something, but not for ever."""
-        owed = None
-        if self._wants_more():
-            owed = "a message" if self._reader.has_begun else None
-        elif self.output_full and self.phase is not SenderPhase.CLOSED:
-            owed = "reading an answer"
-        self._patience.wait_for(owed, anew=anew)
-
     def _wants_more(self) -> bool:
+        """Whether anything of the client is wanted now."""
         if self.phase in _BUSY:
             return False
+        if self.entering is not None and not self.entering.listens:
+            return False
         return self.phase in _STREAMS or not self.output_full
+
+    def _regulate(self, *, anew: bool = False) -> None:
+        """Read what is wanted, and no more; and have patience with what is owed, not for ever.
+
+        :param anew: a whole message has come: if another is begun already, that has its own time.
+        """
+        if self.phase is SenderPhase.CLOSED:
+            return
+        owed = None
+        if self._wants_more():
+            self.resume_reading()
+            owed = "a message" if self._reader.has_begun else None
+        else:
+            self.pause_reading()
+            owed = "reading an answer" if self.output_full else None
+        self._patience.wait_for(owed, anew=anew)
 
     def _handle(self, frame: Frame) -> None:
         before, kind = self.phase, chr(frame.kind)
         try:
             self.phase = after(SENDER_TRANSITIONS, before, frame.kind)
         except ProtocolViolation as error:
-            raise _violation(before, frame.kind) from error
-        if self.phase is SenderPhase.CLOSED:
-            self.close(self.close_reason)
-        elif self.phase is SenderPhase.ADMITTING:
-            self._admit(self._entrance.prove(frame.body))
-        elif kind == "Q" and self.phase is SenderPhase.ANSWERING:
-            self._do(self._query(frame.body))
-        elif kind == "c" and self.phase is SenderPhase.ANSWERING:
-            self._do(self.answer_copy_done())
-        elif kind == "d" and self.phase in _STREAMS:
-            self.take_copy_data(frame.body)
-        elif before is SenderPhase.READY and self.phase is SenderPhase.SKIPPING:
-            self._refuse_extended("extended query protocol")
-        elif kind == "F" and self.phase is SenderPhase.READY:
-            self._refuse_extended("fastpath function calls")
-            self.send(messages.ready_for_query())
-        elif kind == "S":
-            self.send(messages.ready_for_query())
+            raise not_allowed(before, frame.kind) from error
+        match kind, self.phase:
+            case _, SenderPhase.CLOSED:
+                self.close(self.close_reason)
+            case "Q", SenderPhase.ANSWERING:
+                self._do(self._query(frame.body))
+            case "c", SenderPhase.ANSWERING:
+                self._do(self.answer_copy_done())
+            case "d", phase if phase in _STREAMS:
+                self.take_copy_data(frame.body)
+            case "S", SenderPhase.READY:
+                self.send(messages.ready_for_query())
+            case "F", SenderPhase.READY:
+                self._refuse_extended("fastpath function calls")
+                self.send(messages.ready_for_query())
+            case _, SenderPhase.SKIPPING if before is SenderPhase.READY:
+                self._refuse_extended("extended query protocol")
 
     def _refuse_extended(self, what: str) -> None:
         self.command_failed()
@@ -445,21 +312,15 @@ class Session(Line):
             return
         self.phase = SenderPhase.READY
         if self.output_full:
-            self.pause_reading()  # a stream, which has just ended, goes on reading then
+            self._regulate()  # a stream, which has just ended, goes on reading then
 
     def refuse(self, failure: Failure) -> Failure | None:
         """Show the client why its command failed; the session goes on."""
-        error = failure.value
-        if isinstance(error, WALUnavailable):
-            error = CommandError(
-                "58P01",
-                f"requested WAL segment {error.segment} has already been removed",
-                detail=_why(error),
-            )
-        if not isinstance(error, CommandError):
+        error = as_command_error(failure.value)
+        if error is None:
             return failure
         self.command_failed()
-        self.send(_error_response("ERROR", error) + messages.ready_for_query())
+        self.send(error_response("ERROR", error) + messages.ready_for_query())
         self.become_ready()
         return None
 
@@ -471,7 +332,7 @@ class Session(Line):
     def fatal(self, error: CommandError) -> None:
         """Show the client an error that ends the session, and close."""
         if self.phase is not SenderPhase.CLOSED:
-            self.send(_error_response("FATAL", error))
+            self.send(error_response("FATAL", error))
             self.close(error.message)
 
     def close(self, reason: str) -> None:
@@ -485,32 +346,3 @@ class Session(Line):
         self.phase = SenderPhase.CLOSED
         self._leave()
         super().abort(reason)
-
-
-def _session_time(seconds: float) -> str:
-    """As PostgreSQL's ``log_disconnections`` words it."""
-    minutes, rest = divmod(max(0.0, seconds), 60)
-    return f"{int(minutes) // 60}:{int(minutes) % 60:02}:{rest:06.3f}"
-
-
-def _why(error: WALUnavailable) -> str | None:
-    if error.gap is not None:
-        return f"The archive has a gap {error.gap}."
-    if error.reason is not None:
-        return f"The archive has a file of it, which cannot be served: {error.reason}."
-    return None
-
-
-def _error_response(severity: str, error: CommandError) -> bytes:
-    return messages.error_response(
-        severity, error.sqlstate, error.message, detail=error.detail, hint=error.hint
-    )
-
-
-def _violation(phase: SenderPhase, kind: int) -> ProtocolViolation:
-    """PostgreSQL's words for a message that does not belong."""
-    if phase is SenderPhase.STREAMING_2009:
-        return ProtocolViolation(f"invalid standby closing message type {kind}")
-    if phase in _STREAMS:
-        return ProtocolViolation(f'invalid standby message type "{chr(kind)}"')
-    return ProtocolViolation(f"invalid frontend message type {kind}")

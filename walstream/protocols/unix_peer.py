@@ -12,7 +12,7 @@ from walstream.errors import ServerNotTrusted
 __all__ = ["check_peer", "peer_account"]
 
 # struct ucred (unix(7), SO_PEERCRED): process, user, group. Of Linux only.
-_CREDENTIALS: Final = struct.Struct("3i")
+_CREDENTIALS: Final = struct.Struct("iII")
 
 
 def peer_account(transport: Any) -> int | None:

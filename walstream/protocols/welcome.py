@@ -1,6 +1,6 @@
 """How a walsender meets a client: its first packets, and what it is told when it has come in.
 
-What the client has to prove in between is not known here: see `walstream.protocols.entrance`.
+What the client has to prove in between is not known here: see `walstream.protocols.entering`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from walstream.errors import CommandError
 from walstream.formats.log_text import word
 from walstream.interfaces import IWALProvider, SystemIdentity
 from walstream.protocols.cancel_keys import told
+from walstream.protocols.error_words import error_response
 from walstream.protocols.names import clean_ascii
 from walstream.protocols.settings import major_version, parameter_status
 from walstream.wire import messages
@@ -87,6 +88,11 @@ class Welcome:
         self._version = PROTOCOL_3_0
         self._legacy = False
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the client has said what it has to say without a type byte."""
+        return self.client is not None or self.finished
+
     def feed(self, data: bytes) -> None:
         """Take what the client sent."""
         self._reader.feed(data)
@@ -101,7 +107,7 @@ class Welcome:
         :raises ProtocolViolation: for what cannot be a startup packet: it gets no answer.
         :raises CommandError: for what is refused whoever asks: its ErrorResponse is FATAL.
         """
-        if self.client is not None or self.finished or self.awaits_encryption:
+        if self.is_over or self.awaits_encryption:
             return None
         if self._refusal is not None:
             raise self._refusal
@@ -114,9 +120,9 @@ class Welcome:
             return self._take_cancel_request(packet.body)
         return self._take_startup(packet)
 
-    def legacy_refusal(self, error: CommandError) -> bytes | None:
-        """The error in the form that a client of protocol 2 reads; None for all others."""
-        return legacy_error(error.message) if self._legacy else None
+    def refusal(self, error: CommandError) -> bytes:
+        """What a client is told that is turned away, in the form that its protocol has for it."""
+        return legacy_error(error.message) if self._legacy else error_response("FATAL", error)
 
     def encrypted(self) -> None:
         """The connection is encrypted: what comes now comes from the client."""
@@ -138,10 +144,10 @@ class Welcome:
         self._asked_for_encryption.add(GSSENC_REQUEST_CODE)
         return b"S"
 
-    def _take_cancel_request(self, body: bytes) -> bytes | None:
+    def _take_cancel_request(self, body: bytes) -> bytes:
         self.finished = True
         self._cancel(int.from_bytes(body[:4], "big"), body[4:])
-        return None
+        return b""
 
     def _take_startup(self, packet: StartupPacket) -> bytes:
         # Of whoever says 0.0 PostgreSQL believes that it is new.

@@ -56,10 +56,12 @@ class MemorySink:
     ) -> None:
         """Hold nothing.
 
+        :param identity: whose WAL it takes, and no other's; None: that of whoever is first.
         :param high_mark: bytes taken and not durable, above which the producer is paused until
             all are durable; None for no limit.
         """
         self.identity = identity
+        self._is_bound = identity is not None
         self.written = self.flushed = self._start = 0
         self.writes: list[tuple[int, bytes]] = []
         self.begun: list[WALPosition] = []
@@ -84,7 +86,9 @@ class MemorySink:
         """See `IWALSink.adopt`."""
         held = self.identity
         if held is not None and replace(identity, server_version=held.server_version) != held:
-            return fail(WrongSystem(f"the sink holds WAL of {held}, the server is {identity}"))
+            if self._is_bound or self._durable is not None:
+                return fail(WrongSystem(f"the sink holds WAL of {held}, the server is {identity}"))
+            self.history_files.clear()  # of a system of which no WAL came
         self.identity = identity
         return succeed(None)
 

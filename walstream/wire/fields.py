@@ -7,20 +7,14 @@ too late (``pqformat.c``); knows no message.
 from __future__ import annotations
 
 import struct
-import unicodedata
 from typing import Final
 
 from walstream.errors import FormatError, ProtocolViolation
 
-__all__ = ["FieldReader", "cstring", "shown", "text"]
+__all__ = ["FieldReader", "cstring", "text"]
 
 _INT16: Final = struct.Struct("!h")
 _INT32: Final = struct.Struct("!i")
-
-# Characters of a text that a peer has people shown: its longest messages have some hundred.
-_LONGEST_SHOWN: Final = 2_000
-# Control and format characters, surrogates, what has no meaning, ends of lines and paragraphs.
-_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def cstring(value: str) -> bytes:
@@ -36,23 +30,6 @@ def cstring(value: str) -> bytes:
 def text(value: bytes) -> str:
     """*value* as a text to be shown; bytes that are not UTF-8 become U+FFFD."""
     return value.decode("utf-8", "replace")
-
-
-def shown(value: bytes) -> str:
-    """*value* as a text for a log or a terminal, which it can neither flood nor forge lines of."""
-    head = value[: 4 * _LONGEST_SHOWN]
-    said = text(head)
-    rest = " …" if len(said) > _LONGEST_SHOWN or len(value) > len(head) else ""
-    said = said[:_LONGEST_SHOWN]
-    if not said.isprintable():  # which no-break spaces aren't either
-        said = "".join(map(_visible, said))
-    return said + rest
-
-
-def _visible(character: str) -> str:
-    if unicodedata.category(character) in _INVISIBLE:
-        return character.encode("unicode_escape").decode("ascii")
-    return character
 
 
 class FieldReader:

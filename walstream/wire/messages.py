@@ -14,7 +14,8 @@ from enum import Enum, IntEnum
 from typing import Final
 
 from walstream.errors import ServerError
-from walstream.wire.fields import FieldReader, cstring, shown, text
+from walstream.formats.log_text import shown
+from walstream.wire.fields import FieldReader, cstring, text
 from walstream.wire.frames import frame
 
 __all__ = [

@@ -9,7 +9,9 @@ be argued away, and that a user who does not exist takes the same way to the sam
 from __future__ import annotations
 
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
+from secrets import token_bytes
 from typing import Final
 
 from scramp import ScramException, ScramMechanism
@@ -30,12 +32,22 @@ WRONG_PASSWORD: Final = "28P01"
 _END_POINT: Final = "tls-server-end-point"
 # gs2-header: the flag, no authorization identity; then the name, which is not looked at, since the
 # user is the startup packet's; then the nonce, and what extensions there are.
-_FIRST: Final = re.compile(r"(n|y|p=([^,]*)),(a=[^,]*)?,(n=([^,]*),r=([!-+\--~]+)(,.*)?)", re.ASCII)
+_PRINTABLE: Final = r"[!-+\--~]*"
+_ATTRIBUTES: Final = "(?:,[A-Za-z]=[^,]*)*"
+_FIRST: Final = re.compile(
+    rf"(n|y|p=([^,]*)),(a=[^,]*)?,(n=[^,]*,r=({_PRINTABLE}){_ATTRIBUTES})", re.ASCII | re.DOTALL
+)
+# What the client binds to, the nonce, extensions; then the proof, and nothing else.
+_FINAL: Final = re.compile(
+    r"c=([^,]*),r=([^,]*)(?:,[A-Za-oq-z]=[^,]*)*,p=([^,]*)(.*)", re.ASCII | re.DOTALL
+)
 _HEADER: Final = r"(?:n|y|p=[^,]*),(?:a=[^,]*)?,"
 _EXTENSION: Final = re.compile(f"{_HEADER}m=", re.ASCII)
 _NONCE: Final = re.compile(f"{_HEADER}n=[^,]*,r=([^,]*)(?:,.*)?", re.ASCII | re.DOTALL)
 # scramp follows RFC 5802 and does not let a name be empty, as libpq's is.
 _SOME_NAME: Final = "n=*,r="
+_NONCE_SIZE: Final = 18  # SCRAM_RAW_NONCE_LEN
+_PROOF_SIZE: Final = 32
 
 
 class ScramServerExchange:
@@ -60,10 +72,15 @@ class ScramServerExchange:
         nonce: str | None = None,
     ) -> None:
         self._user = user
+        # Made for whoever is there as well: it would take time only for those who are not.
+        mock = ScramVerifier.mock(user, mock_secret, mock_iterations)
         self._is_doomed = verifier is None
-        self._verifier = verifier or ScramVerifier.mock(user, mock_secret, mock_iterations)
+        self._verifier = mock if verifier is None else verifier
         self._binding = None if end_point is None else (_END_POINT, end_point)
-        self._nonce = nonce
+        self._is_bound = False
+        self._bound_to = ""  # what the client has to say of that, in the end
+        self._own_nonce = nonce or b64encode(token_bytes(_NONCE_SIZE)).decode("ascii")
+        self._nonce = ""
         self._server = ScramMechanism(MECHANISM).make_server(self._authenticate)
 
     @property
@@ -82,14 +99,12 @@ class ScramServerExchange:
         match = _FIRST.fullmatch(message)
         if match is None:
             raise _not_first(message)
-        flag, binding, identity, bare, _, nonce, extension = match.groups()
+        flag, binding, identity, bare, nonce = match.groups()
         self._check_binding(flag[0], binding, mechanism)
         if identity:
             raise CommandError(
                 "0A000", "client uses authorization identity, but it is not supported"
             )
-        if extension and ",m=" in extension:
-            raise CommandError("0A000", "client requires an unsupported SCRAM extension")
         return self._first_step(mechanism, flag, bare, nonce)
 
     def finish(self, client_final: bytes) -> bytes:
@@ -98,6 +113,7 @@ class ScramServerExchange:
         :raises CommandError: if it does not (28P01), or does not bind to this connection (28000).
         """
         message = _text(client_final)
+        self._check_final(message)
         try:
             self._server.set_client_final(message)
             answer: str = self._server.get_server_final()
@@ -106,6 +122,25 @@ class ScramServerExchange:
         if self._is_doomed:
             raise self._wrong_password()
         return answer.encode("ascii")
+
+    def _check_final(self, message: str) -> None:
+        """``read_client_final_message``, in its order; of the proof, only whether it is one."""
+        match = _FINAL.fullmatch(message)
+        if match is None:
+            raise _malformed(
+                "The final message of the client has not the form that it should have."
+            )
+        bound_to, nonce, proof, rest = match.groups()
+        if bound_to != self._bound_to:
+            if self._is_bound:
+                raise CommandError("28000", "SCRAM channel binding check failed")
+            raise _protocol("unexpected SCRAM channel-binding attribute in client-final-message")
+        if not _is_proof(proof):
+            raise _malformed("Malformed proof in client-final-message.")
+        if rest:
+            raise _malformed("Garbage found at the end of client-final-message.")
+        if nonce != self._nonce:
+            raise CommandError("08P01", "invalid SCRAM response", detail="Nonce does not match.")
 
     def _authenticate(self, _: str) -> tuple[bytes, bytes, bytes, int]:
         verifier = self._verifier
@@ -134,11 +169,21 @@ class ScramServerExchange:
             raise _protocol(f'unsupported SCRAM channel-binding type "{ascii(binding)[1:-1]}"')
 
     def _first_step(self, mechanism: str, flag: str, bare: str, nonce: str) -> bytes:
+        self._is_bound = self._binding is not None and flag.startswith("p")
+        bound_to = f"{flag},,".encode()
+        if self._is_bound and self._binding is not None:
+            bound_to += self._binding[1]
+        self._bound_to = b64encode(bound_to).decode("ascii")
+        self._nonce = nonce + self._own_nonce
+        # Nor may a nonce be empty, as PostgreSQL lets a client's be, which gives up nothing but the
+        # client's own knowledge that this is no old exchange: of ours, which is long, one character
+        # is as good as the client's.
+        length = len(nonce) or 1
         server = ScramMechanism(mechanism).make_server(
-            self._authenticate, channel_binding=self._binding, s_nonce=self._nonce
+            self._authenticate, channel_binding=self._binding, s_nonce=self._nonce[length:]
         )
         try:
-            server.set_client_first(f"{flag},,{_SOME_NAME}{nonce}")
+            server.set_client_first(f"{flag},,{_SOME_NAME}{self._nonce[:length]}")
             # What is signed in the end is what was really said.
             server.client_first_bare = bare
             # A server's verifier may have any number of them, also fewer than scramp allows.
@@ -150,12 +195,9 @@ class ScramServerExchange:
         return answer.encode("ascii")
 
     def _refusal(self, error: ScramException) -> CommandError:
-        match error.server_error and error.server_error.value:
-            case "invalid-proof":
-                return self._wrong_password()
-            case "channel-bindings-dont-match":
-                return CommandError("28000", "SCRAM channel binding check failed")
-        return _malformed("The final message of the client has not the form that it should have.")
+        if error.server_error is not None and error.server_error.value == "invalid-proof":
+            return self._wrong_password()
+        return _malformed("The message is not accepted.")
 
     def _wrong_password(self) -> CommandError:
         return CommandError(
@@ -182,9 +224,16 @@ def _not_first(message: str) -> CommandError:
     if _EXTENSION.match(message):
         return CommandError("0A000", "client requires an unsupported SCRAM extension")
     nonce = _NONCE.fullmatch(message)
-    if nonce is not None and nonce[1]:
+    if nonce is not None and not re.fullmatch(_PRINTABLE, nonce[1], re.ASCII):
         return _protocol("non-printable characters in SCRAM nonce")
     return _malformed("The first message of the client has not the form that it should have.")
+
+
+def _is_proof(text: str) -> bool:
+    try:
+        return len(b64decode(text, validate=True)) == _PROOF_SIZE
+    except ValueError:
+        return False
 
 
 def _malformed(detail: str) -> CommandError:

@@ -21,8 +21,8 @@ from tests.unit.conversation import (
 from tests.unit.log_capture import capture_log
 from walstream.errors import CommandError
 from walstream.interfaces import Applicant, IExchange, IGate, IPermit, Step
-from walstream.protocols.entrance import OpenGate
-from walstream.protocols.phases import SenderPhase
+from walstream.protocols.open_gate import OpenGate
+from walstream.protocols.phases import EntryPhase, SenderPhase
 from walstream.protocols.sender_factory import WALSenderFactory
 from walstream.testing.transport import FlowTransport
 from walstream.wire.frames import frame
@@ -115,6 +115,12 @@ class EntranceCase(SenderCase):
         self.asking = Gate(answer)
         self.gate = self.asking
 
+    def check_phase(self, phase: EntryPhase) -> None:
+        """The client is on its way in, and stands there."""
+        self.assertIs(self.session.phase, SenderPhase.ENTERING)
+        assert self.session.entering is not None
+        self.assertIs(self.session.entering.phase, phase)
+
 
 class GateTests(EntranceCase):
     """What a gate can say."""
@@ -165,7 +171,7 @@ class GateTests(EntranceCase):
         later: Deferred[IPermit | IExchange] = Deferred()
         self.answers(later)
         self.assertEqual(self.log_in(), b"")
-        self.assertIs(self.session.phase, SenderPhase.ADMITTING)
+        self.check_phase(EntryPhase.ADMITTING)
         self.assertEqual(self.say(frame(b"Q", b"IDENTIFY_SYSTEM\0")), b"")
         later.callback(self.permit)
         self.assertEqual(kinds(self.hear()), "R" + 13 * "S" + "KZ" + "TDCZ")
@@ -180,7 +186,7 @@ class GateTests(EntranceCase):
             texts,
             [
                 "replication connection 7 refused: user=postgres application_name=pg_receivewal "
-                "host=127.0.0.1 port=40001: no entry': line\\n1'"
+                "host=127.0.0.1 port=40001: no entry: line\\n1"
             ],
         )
 
@@ -205,6 +211,16 @@ class GateTests(EntranceCase):
                 self.assertEqual(len(cancelled), 1)
                 self.check_nothing_is_left()
 
+    def test_a_gate_that_answers_all_the_same(self) -> None:
+        """The permit of a client that is gone is given back, and nothing is said to it."""
+        self.permit.entered = Deferred(lambda entered: entered.callback(None))
+        self.answers(succeed(self.permit))
+        self.assertEqual(self.log_in(), AUTHENTICATION_OK)
+        self.session.abort("gone")
+        self.clock.advance(0)
+        self.assertEqual(self.permit.calls, ["enter", "leave"])
+        self.assertIsNone(self.session.client)
+
     def go(self) -> None:
         self.transport.peer_closed()
         self.session.abort("gone")
@@ -221,7 +237,7 @@ class ExchangeTests(EntranceCase):
     def test_two_messages(self) -> None:
         """It is asked, proves, and is in: the last answer and AuthenticationOk come together."""
         self.assertEqual(self.log_in(), QUESTION)
-        self.assertIs(self.session.phase, SenderPhase.AUTHENTICATING)
+        self.check_phase(EntryPhase.AUTHENTICATING)
         self.assertIsNone(self.session.client)
         self.assertEqual(list(self.standbys), [])
         self.assertEqual(self.say(says(b"one")), b"R\0\0\0\x08\0\0\0\x0b")
@@ -274,6 +290,12 @@ class ExchangeTests(EntranceCase):
             self.assertEqual(self.transport.peer_saw, "end")
             self.check_nothing_is_left()
 
+    def test_a_user_whose_name_is_too_long(self) -> None:
+        """It is called as it is known: by the beginning, as everywhere."""
+        self.log_in(user=70 * "u")
+        words = f'password authentication failed for user "{63 * "u"}"'
+        self.assertEqual(self.say(b"p\0\0\0\3"), error("FATAL", "28P01", words))
+
     def test_the_longest(self) -> None:
         """As much as the exchange takes."""
         self.log_in()
@@ -285,10 +307,11 @@ class ExchangeTests(EntranceCase):
         self.exchange.answer = lambda body: later
         self.log_in()
         self.say(says(b"one"))
-        self.assertIs(self.session.phase, SenderPhase.ADMITTING)
+        self.check_phase(EntryPhase.ADMITTING)
         for _ in range(100):
             self.transport.deliver(bytes(1 << 16))
-        self.assertLess(len(self.session._reader._buffer), 1 << 18)
+        assert self.session.entering is not None
+        self.assertLess(len(self.session.entering._unread), 1 << 18)
         self.session.abort("enough")
 
     def test_one_after_the_other(self) -> None:
@@ -297,7 +320,7 @@ class ExchangeTests(EntranceCase):
         self.exchange.answer = lambda body: later
         self.log_in()
         self.assertEqual(self.say(says(b"one") + says(b"two")), b"")
-        self.assertIs(self.session.phase, SenderPhase.ADMITTING)
+        self.check_phase(EntryPhase.ADMITTING)
         self.exchange.answer = self.exchange.at_once
         later.callback(Step(b""))
         self.assertEqual(kinds(self.hear())[:3], "RRS")
@@ -308,7 +331,7 @@ class ExchangeTests(EntranceCase):
         for _ in range(6):
             self.clock.advance(self.settings.startup_timeout / 6 - 0.1)
             self.say(says(b"one"))
-        self.assertIs(self.session.phase, SenderPhase.AUTHENTICATING)
+        self.check_phase(EntryPhase.AUTHENTICATING)
         self.clock.advance(1)
         self.assertIs(self.session.phase, SenderPhase.CLOSED)
 

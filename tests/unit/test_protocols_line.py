@@ -220,3 +220,9 @@ class ProbeTests(SynchronousTestCase):
                 for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
             ]
         self.assertEqual(asks, [60, 10, 6])
+
+    def test_unix_sockets(self) -> None:
+        """Nothing can be lost between two processes of one machine, and nothing is set there."""
+        one, other = socket.socketpair()
+        with one, other:
+            probe(one)

@@ -116,9 +116,9 @@ class Line(Protocol):
 
 
 def probe(handle: object) -> None:
-    """Have the kernel ask a silent peer whether it is there."""
-    if not isinstance(handle, socket.socket):
-        return  # a test's
+    """Have the kernel ask a silent peer whether it is there; on this machine it knows."""
+    if not isinstance(handle, socket.socket) or handle.family == socket.AF_UNIX:
+        return
     for name, value in _PROBES:
         if (option := getattr(socket, name, None)) is not None:
             handle.setsockopt(socket.IPPROTO_TCP, option, value)

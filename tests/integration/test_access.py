@@ -486,6 +486,7 @@ def test_a_unix_socket(tmp_path: Path) -> None:
         with pytest.raises(psycopg.OperationalError, match="Peer authentication failed for"):
             psycopg.connect(f"{where} user=other", replication="true", autocommit=True)
         sender.await_text(f'identity="{account}" method=peer ({tmp_path}/hba:1)')
+        assert "Traceback" not in sender.text
 
 
 def built_archive(tmp_path: Path) -> Path:

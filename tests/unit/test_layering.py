@@ -1,4 +1,4 @@
-"""Lower layers never import upper ones, wherever in a file the import stands."""
+"""Lower layers never import upper ones, wherever in a file the import stands; modules are small."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ LAYERS: dict[str, set[str]] = {
     "cli": PARTS | {"upstream", "services"},
     "__main__": {"cli"},
 }
+
+MOST_LINES = 400
 
 # The pure layers: bytes and values in, bytes and values out.
 PURE = {"errors", "formats", "wire"}
@@ -89,6 +91,15 @@ class LayeringTests(SynchronousTestCase):
             for violation in violations(path.read_text(encoding="utf-8"), name)
         ]
         self.assertEqual(found, [])
+
+    def test_modules_are_small(self) -> None:
+        """None has more lines than fit into a reader's head; a contract is a list of tests."""
+        lengths = {
+            name: len(path.read_text(encoding="utf-8").splitlines())
+            for path, name in modules()
+            if not name.endswith("_contract")
+        }
+        self.assertEqual({name: size for name, size in lengths.items() if size > MOST_LINES}, {})
 
     def test_the_package_itself_imports_nothing(self) -> None:
         """``import walstream`` loads nothing else, so that setup and plugin may rely on it."""

@@ -75,8 +75,7 @@ class ArchiveSink:
         self._stream: Stream | None = None
         self._written = self._flushed = 0
         self._durable: WALPosition | None = None
-        # Of the stream's timeline.
-        self._history = TimelineHistory(1, ())
+        self._history = TimelineHistory(1, ())  # of the stream's timeline
 
     async def open(self) -> None:
         """Take the archive into possession.
@@ -260,10 +259,6 @@ class ArchiveSink:
 
     def _found(self, found: Survey) -> None:
         """The archive is ours, and that is what it holds."""
-        for name in found.skipped:
-            self._log.warn("segment file {name} has incorrect size, skipping", name=name)
-        for reason in found.damaged:
-            self._log.error("{reason}: it does not count as finished", reason=reason)
         self._documents.histories = set(found.histories)
         if found.identity is not None:
             self._provider.identity = found.identity
@@ -394,14 +389,11 @@ class ArchiveSink:
         self._tenure.assure()
         store_identity(self._files, self._paths, identity)
 
-    def _identity(self) -> SystemIdentity:
+    def _size(self) -> SegmentSize:
         identity = self._provider.identity
         if identity is None:
             raise SinkFailed("no server's WAL was adopted, so none is expected")
-        return identity
-
-    def _size(self) -> SegmentSize:
-        return self._identity().segment_size
+        return identity.segment_size
 
 
 def _failed(what: str, path: str, error: OSError) -> SinkFailed:

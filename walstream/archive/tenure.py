@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
+from twisted.logger import Logger
+
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.lane import Lane
 from walstream.archive.paths import ArchivePaths
@@ -32,6 +34,8 @@ class Tenure:
 
     :ivar possession: what we have; None before it was taken and after it was let go.
     """
+
+    _log = Logger()
 
     def __init__(self, files: FileSystem, paths: ArchivePaths, lane: Lane) -> None:
         self.possession: Possession | None = None
@@ -94,7 +98,12 @@ class Tenure:
 
     async def _take(self, take: Callable[[FileSystem, ArchivePaths], Possession]) -> Survey:
         self.possession = await self._lane.run(partial(take, self._files, self._paths))
-        return self.possession.survey
+        found = self.possession.survey
+        for name in found.skipped:
+            self._log.warn("segment file {name} has incorrect size, skipping", name=name)
+        for reason in found.damaged:
+            self._log.error("{reason}: it does not count as finished", reason=reason)
+        return found
 
 
 def is_root_unchanged(files: FileSystem, paths: ArchivePaths) -> Callable[[], None]:

@@ -11,7 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Figures", "cpu_seconds", "pairs", "ratio_line", "run", "running", "settle"]
+__all__ = [
+    "Figures",
+    "cpu_seconds",
+    "cpu_seconds_of_children",
+    "pairs",
+    "ratio_line",
+    "run",
+    "run_against",
+    "running",
+    "settle",
+]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -49,10 +59,32 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = N
     return Figures(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
+def run_against(command: Sequence[str | Path], cpu: Callable[[], float]) -> Figures:
+    """Run a program to its end: its wall time, and the CPU time of what it is run against.
+
+    :param cpu: what that has used so far, in seconds.
+    :raises RuntimeError: if the program failed.
+    """
+    before = cpu()
+    wall = run(command).wall
+    return Figures(wall, cpu() - before)
+
+
 def cpu_seconds(pid: int) -> float:
     """The CPU time that a running process has used so far, in seconds; its ticks are 10 ms."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def cpu_seconds_of_children(pid: int) -> float:
+    """The CPU time of those of a process's children that have ended, in seconds."""
+    fields = _stat(pid)
+    return (int(fields[13]) + int(fields[14])) / _TICKS
+
+
+def _stat(pid: int) -> list[str]:
+    """What proc(5) has of a process, behind its name."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 # What is written and removed at once does not reach the disk, up to about this size.

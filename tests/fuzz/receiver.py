@@ -112,7 +112,8 @@ class _Conversation:
 
     def _close(self) -> None:
         self._transport.peer_closed()
-        for _ in range(20):
+        # What was sent while the sink was full is read first, a part of it at a time.
+        for _ in range(20 + self._transport.unreceived // 4096):
             self._sink.resume()
             self._complete_flushes()
             self._transport.take()

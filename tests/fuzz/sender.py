@@ -43,13 +43,13 @@ from walstream.wire.startup import (
 
 # What a sender does of its own accord: see protocols/phases.py.
 _STREAMS = ("STREAMING", "STREAMING_2009", "DRAINING", "SHUTTING_DOWN")
-_OWN_ENTRY = {
+OWN_ENTRY = {
     ("STARTUP", "ENCRYPTING"),
     ("ENCRYPTING", "STARTUP"),
     ("STARTUP", "ADMITTING"),
     ("ADMITTING", "AUTHENTICATING"),
 }
-_OWN = {
+OWN = {
     ("ENTERING", "READY"),
     ("ANSWERING", "READY"),
     ("ANSWERING", "STREAMING"),
@@ -317,8 +317,8 @@ _OPCODE = {does: bytes([number]) for number, does in enumerate(_DOES)}
 def _run(data: bytes) -> None:
     with (
         no_failure_logged(),
-        checked_phases(Session, SENDER_TRANSITIONS, _OWN, SenderPhase.CLOSED),
-        checked_phases(Entering, ENTRY_TRANSITIONS, _OWN_ENTRY),
+        checked_phases(Session, SENDER_TRANSITIONS, OWN, SenderPhase.CLOSED),
+        checked_phases(Entering, ENTRY_TRANSITIONS, OWN_ENTRY),
     ):
         _Conversation(Script(data)).run()
 

@@ -17,6 +17,7 @@ class Target:
     :ivar seeds: inputs to begin with.
     :ivar words: what inputs are made of, besides bytes.
     :ivar longest: bytes of the longest input.
+    :ivar logs_faults: whether it is in order that faults are logged: they are somebody else's.
     """
 
     name: str
@@ -25,3 +26,4 @@ class Target:
     seeds: Callable[[], Iterable[bytes]]
     words: tuple[bytes, ...] = ()
     longest: int = 2048
+    logs_faults: bool = False

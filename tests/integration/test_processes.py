@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -30,7 +30,10 @@ from tests.remote_apply import watch_commits
 from tests.servers import Clusters
 from tests.servers.daemon import Serving, Walstream, await_streaming, wait_until
 from tests.unit.archives import BUILT, SIZE, record_wal
+from walstream.access.role_store import RoleStore
 from walstream.embedded.processes import is_alive, processes_below
+from walstream.formats.role_file import Role, with_role
+from walstream.wire.scram_verifier import ScramVerifier
 
 
 class Client:
@@ -236,6 +239,32 @@ def test_limits_are_of_all_workers(archive: Path, tmp_path: Path) -> None:
             read += len(three.wire.get_copy_data(0)[1])
         # There are two clients where this one is or one, of three: a third or two thirds of 1 MB/s.
         assert 1.0 < time.monotonic() - begun < 6.0
+
+
+def test_wrong_passwords_count_for_all_workers(archive: Path, tmp_path: Path) -> None:
+    """Who tries at the one and at the other waits as long as at one: each time twice as long."""
+    store = RoleStore(str(tmp_path / "roles"))
+    role = Role("standby", str(ScramVerifier.of("right", iterations=4096)))
+    store.change(lambda text: with_role(text, role, store.path))
+    (tmp_path / "hba").write_text("host replication standby 127.0.0.1/32 scram-sha-256\n")
+    options = ("--hba", str(tmp_path / "hba"), "--roles", store.path, "--auth-delay", "0.3")
+    with sending(archive, tmp_path / "log", *options) as (sender, _), ExitStack() as others:
+        late = []
+        for _ in range(3):
+            begun = time.monotonic()
+            with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+                psycopg.connect(
+                    sender.conninfo(user="standby", password="wrong"), replication="true"
+                )
+            late.append(time.monotonic() - begun)
+            # The next one comes to the other worker.
+            address = ("127.0.0.1", sender.port)
+            others.enter_context(socket.create_connection(address))
+        tried = re.findall(r"worker (\d): replication connection \d+ refused", sender.text)
+        assert set(tried) == {"1", "2"}
+        assert [least <= seconds for least, seconds in zip((0.3, 0.6, 1.2), late, strict=True)] == (
+            [True] * 3
+        ), late
 
 
 def test_a_cancel_request_finds_its_session(archive: Path, tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -241,19 +242,102 @@ def test_a_new_certificate(tmp_path: Path, authority: Authority, processes: str)
 
 
 def test_in_the_middle_of_it(tmp_path: Path, authority: Authority) -> None:
-    """A handshake that does not end costs its time, and nobody else's; half of one, nothing."""
+    """A handshake that does not end costs its time, and nobody else's, at every stage of it.
+
+    Of too many that are there at the same time, the oldest have to go.
+    """
     archive = small_archive(tmp_path / "archive")
     issued = authority.issue("localhost", "127.0.0.1")
     with Serving("send", "-D", archive, *tls_options(issued), log=tmp_path / "log") as sender:
-        waiting = [socket.create_connection(("127.0.0.1", sender.port)) for _ in range(120)]
+        hello = client_hello()
+        stages = (b"", SSL_REQUEST, b"\x16\x03\x01", hello[:60], hello)
+        # Fewer than the strangers that there may be (100): none of them has to go.
+        waiting = [socket.create_connection(("127.0.0.1", sender.port)) for _ in range(90)]
         for number, each in enumerate(waiting):
-            with suppress(ConnectionError):  # there are too many: the oldest may be gone already
-                each.sendall(b"\x16\x03\x01" if number % 2 else SSL_REQUEST)
+            each.sendall(stages[number % len(stages)])
+        for number, each in enumerate(waiting):
+            if stages[number % len(stages)] == SSL_REQUEST:
+                assert each.recv(1) == b"S"
+                each.sendall(hello[: number * 5])
         assert said(sender.conninfo(sslmode="require")) == ""
-        for each in waiting:
+        assert not any(is_cut_off(each) for each in waiting)
+        more = [socket.create_connection(("127.0.0.1", sender.port)) for _ in range(30)]
+        wait_until(lambda: all(map(is_cut_off, waiting[:20])), "rid of the oldest")
+        assert said(sender.conninfo(sslmode="require")) == ""
+        assert not any(map(is_cut_off, more))
+        for each in (*waiting, *more):
             each.close()
         assert said(sender.conninfo(sslmode="require")) == ""
         assert sender.stop() == 0
+        assert "Traceback" not in sender.text
+
+
+def client_hello() -> bytes:
+    """The first words of a client that begins with TLS."""
+    context = ssl._create_unverified_context()
+    context.set_alpn_protocols(["postgresql"])
+    outgoing = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
+    return outgoing.read()
+
+
+def is_cut_off(connection: socket.socket) -> bool:
+    """Whether the connection is closed, behind what has been said on it."""
+    connection.setblocking(False)
+    try:
+        while connection.recv(65536):
+            pass
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        pass
+    return True
+
+
+@on_versions(17)
+def test_no_session_is_resumed(clusters: Clusters, tmp_path: Path, authority: Authority) -> None:
+    """Nor anything renegotiated: who comes again begins anew, as at a real server."""
+    issued = authority.issue("localhost", "127.0.0.1")
+    primary = clusters.primary()
+    give_tls(primary, issued)
+    primary.restart()
+    archive = small_archive(tmp_path / "archive")
+    with Serving("send", "-D", archive, *tls_options(issued), log=tmp_path / "log") as sender:
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            for port in (primary.port, sender.port):
+                assert not is_resumed(port, version), (port, version)
+        for port in (primary.port, sender.port):
+            assert renegotiates(port) == "no renegotiation"
+        assert said(sender.conninfo(sslmode="require")) == ""
+
+
+def is_resumed(port: int, version: ssl.TLSVersion) -> bool:
+    """Whether a client that comes again goes on with the session that it had."""
+    context = ssl._create_unverified_context()
+    context.minimum_version = context.maximum_version = version
+    context.set_alpn_protocols(["postgresql"])
+    session: ssl.SSLSession | None = None
+    for _ in range(2):
+        with (
+            socket.create_connection(("127.0.0.1", port), 5) as connection,
+            context.wrap_socket(connection, session=session) as wrapped,
+        ):
+            wrapped.sendall(STARTUP)
+            assert wrapped.recv(1) == b"R"  # tickets, if there are any, have come before
+            if wrapped.session_reused:
+                return True
+            session = wrapped.session
+    return False
+
+
+def renegotiates(port: int) -> str:
+    """What openssl is told when it wants another handshake on a connection of TLS 1.2."""
+    command = f"openssl s_client -connect 127.0.0.1:{port} -starttls postgres -tls1_2"
+    done = subprocess.run(
+        command.split(), input="R\n", capture_output=True, text=True, timeout=20, check=False
+    )
+    return "no renegotiation" if "no renegotiation" in done.stderr else done.stderr[-500:]
 
 
 def test_cancel_request(tmp_path: Path, authority: Authority) -> None:

@@ -19,7 +19,7 @@ from psycopg.conninfo import make_conninfo
 from walstream.embedded import Cluster
 from walstream.embedded.configuration import free_port
 
-__all__ = ["Serving", "Walstream", "await_streaming", "wait_until"]
+__all__ = ["Serving", "Walstream", "await_streaming", "memory_of", "wait_until"]
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 30.0) -> None:
@@ -37,6 +37,13 @@ def await_streaming(server: Cluster, name: str = "walstream") -> None:
     """
     query = "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming' AND application_name = %s"
     wait_until(lambda: bool(server.query(query, name)), f"streaming from {server}")
+
+
+def memory_of(process: int) -> int:
+    """A process's own memory in bytes: without what it maps, which is the page cache's."""
+    status = Path(f"/proc/{process}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
+    return int(line.split()[1]) * 1024
 
 
 class Walstream:
@@ -113,9 +120,7 @@ class Walstream:
 
     def memory(self) -> int:
         """Its own memory in bytes: without what it maps, which is the page cache's."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
-        return int(line.split()[1]) * 1024
+        return memory_of(self.process.pid)
 
 
 class Serving(Walstream):

@@ -37,6 +37,9 @@ class _End:
     def loseConnection(self) -> None:
         self.is_closing = True
 
+    def abortConnection(self) -> None:
+        self.is_closing = True
+
 
 class ChannelPair:
     """Two ends, and what is on its way between them. Descriptors pass as the numbers they are."""
@@ -65,7 +68,7 @@ class ChannelPair:
                     receiver: Any = target
                     receiver.fileDescriptorReceived(descriptor)
                 if written:
-                    target.dataReceived(written)  # type: ignore[no-untyped-call]
+                    target.dataReceived(written)
 
     def cut(self) -> None:
         """Both ends see that the other one is gone; what was on its way is lost."""

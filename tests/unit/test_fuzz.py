@@ -14,7 +14,7 @@ from tests.fuzz.targets import TARGETS
 
 # How many inputs for each target, besides its seeds; and for those that are whole sessions.
 _MANY, _FEW = 60, 15
-_SESSIONS = ("sender", "receiver")
+_SESSIONS = ("sender", "receiver", "login")
 
 _Edit = Callable[[bytes], bytes]
 
@@ -63,6 +63,8 @@ class FuzzTests(SynchronousTestCase):
             for seed in inputs_of(target):
                 target.run(seed)
             feed()
+            if target.logs_faults:
+                self.flushLoggedErrors()
 
     def test_every_target_reaches_its_modules(self) -> None:
         """The seeds alone run a good part of what a target is for."""
@@ -70,3 +72,5 @@ class FuzzTests(SynchronousTestCase):
             if target.name not in _SESSIONS:
                 reached, lines = lines_reached(target, inputs_of(target))
                 self.assertGreater(reached, lines // 10, target.name)
+                if target.logs_faults:
+                    self.flushLoggedErrors()

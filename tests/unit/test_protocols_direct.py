@@ -20,7 +20,7 @@ from tests.unit.conversation import IDENTITY, NOW, START, streamed, wal
 from walstream.formats.lsn import LSN
 from walstream.interfaces import WALPosition
 from walstream.protocols.direct import READ_SIZE, DirectReader, DirectWriter, direct_connection
-from walstream.protocols.pump import BATCH, MESSAGE_SIZE, QUANTUM, WALPump
+from walstream.protocols.pump import MESSAGE_SIZE, QUANTUM, WALPump
 from walstream.testing.memory import MemoryProvider
 from walstream.testing.transport import FlowTransport
 from walstream.wire.stream import WALPayload
@@ -473,7 +473,7 @@ class DirectPumpTests(SynchronousTestCase):
                 case "let go":
                     provider.let_go()
             unsent = sum(len(view) for view in session.writer._unsent)
-            self.assertLessEqual(unsent, BATCH * (MESSAGE_SIZE + 30))
+            self.assertLessEqual(unsent, DirectWriter.batch * (MESSAGE_SIZE + 30))
         provider.let_go()
         while piece := transport.take():
             heard += piece
@@ -494,7 +494,7 @@ class DirectPumpTests(SynchronousTestCase):
             session.resumeProducing()
             shares.append(session.pump.sent - before)
         self.assertEqual(streamed(eager.taken, START)[0], wal(START, 3 * QUANTUM))
-        self.assertLessEqual(max(shares), QUANTUM + BATCH * MESSAGE_SIZE)
+        self.assertLessEqual(max(shares), QUANTUM + DirectWriter.batch * MESSAGE_SIZE)
 
     def test_stop_while_something_is_kept(self) -> None:
         """What was given to the connection before the stop still leaves, whole and unchanged."""

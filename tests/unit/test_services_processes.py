@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.task import Clock
-from twisted.internet.tcp import Connection
+from twisted.internet.tcp import Connection, Port
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.conversation import IDENTITY, START, MemorySlots
@@ -17,7 +17,7 @@ from walstream.interfaces import WALPosition
 from walstream.protocols.settings import SenderSettings
 from walstream.protocols.standbys import Standby
 from walstream.services.processes import SenderProcesses
-from walstream.services.worker_values import pack_standby
+from walstream.services.worker_standbys import pack_standby
 from walstream.testing.memory import MemoryProvider
 
 
@@ -31,10 +31,27 @@ class FakeSocket:
         self.is_closed = True
 
 
+class FakePort(Port):
+    """Accepts connections, or not."""
+
+    connected = True
+    disconnecting = False
+
+    def __init__(self) -> None:
+        self.is_reading = True
+
+    def stopReading(self) -> None:
+        self.is_reading = False
+
+    def startReading(self) -> None:
+        self.is_reading = True
+
+
 class PlainConnection(Connection):
     """A connection of a plain socket's, as a port makes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: Port) -> None:
+        self.server = port
         self.fake = FakeSocket()
         self.is_reading = True
 
@@ -52,6 +69,7 @@ class SenderProcessesTests(SynchronousTestCase):
         self.clock = Clock()
         self.log = capture_log(self)
         self.slots = MemorySlots()
+        self.port = FakePort()
         self.end = WALPosition(1, START)
         self.workers: list[FakeWorker] = []
         self.settings: list[SenderSettings] = []
@@ -102,7 +120,7 @@ class SenderProcessesTests(SynchronousTestCase):
         """A client connects."""
         protocol: Any = self.processes.buildProtocol(None)
         self.assertTrue(IProtocol.providedBy(protocol))
-        transport = PlainConnection()
+        transport = PlainConnection(self.port)
         protocol.makeConnection(transport)
         self.assertFalse(transport.is_reading)
         return transport.fake
@@ -160,14 +178,52 @@ class SenderProcessesTests(SynchronousTestCase):
         self.assertFalse(any(connection.is_closed for connection in waiting))
 
     def test_too_many_wait(self) -> None:
-        """They are turned away."""
+        """No more are accepted: the kernel has them wait, or come again."""
         for worker in self.workers[:3]:
             worker.end("it was killed")
-        waiting = [self.connect() for _ in range(51)]
-        self.assertEqual([connection.is_closed for connection in waiting], [False] * 50 + [True])
-        self.assertIn("no worker can take a connection: closed", self.log)
+        waiting = [self.connect() for _ in range(49)]
+        self.assertTrue(self.port.is_reading)
+        waiting += [self.connect() for _ in range(3)]
+        self.assertFalse(self.port.is_reading)
+        self.assertFalse(any(connection.is_closed for connection in waiting))
+        self.assertEqual(sum("clients have to wait" in line for line in self.log), 1)
         self.successResultOf(self.processes.drain(10))
         self.assertTrue(all(connection.is_closed for connection in waiting))
+
+    def test_a_worker_is_slow(self) -> None:
+        """It is given twenty at a time; the others wait here, and in the end in the kernel.
+
+        So a flood costs a bounded number of descriptors, here and on the way.
+        """
+        connections = [self.connect() for _ in range(3 * 20 + 49)]
+        self.assertEqual([len(self.adopted(worker)) for worker in self.workers], [20] * 3)
+        self.assertTrue(self.port.is_reading)
+        connections.append(self.connect())
+        self.assertFalse(self.port.is_reading)
+        self.assertFalse(any("have to wait" in line for line in self.log))
+        slow, *others = self.workers
+        for worker in others:
+            while worker.adopting:
+                worker.adopting.pop(0).callback({})
+        self.assertTrue(self.port.is_reading)
+        self.assertEqual(len(self.adopted(slow)), 20)
+        self.assertEqual(sum(not connection.is_closed for connection in connections), 20)
+        slow.end("it was killed")
+        while slow.adopting:
+            slow.adopting.pop(0).errback(ConnectionLost())
+        self.assertTrue(all(connection.is_closed for connection in connections))
+        self.assertEqual(self.processes._under_way, {})
+
+    def test_a_port_that_is_closed_meanwhile(self) -> None:
+        """It is not listened to again."""
+        for worker in self.workers[:3]:
+            worker.end("it was killed")
+        for _ in range(50):
+            self.connect()
+        self.port.disconnecting = True
+        self.clock.advance(0.1)
+        self.assertEqual(sum(len(self.adopted(worker)) for worker in self.workers), 50)
+        self.assertFalse(self.port.is_reading)
 
     def test_shares_of_the_clients(self) -> None:
         """Each worker may have so many; one that is full gets none while another one has room."""

@@ -141,6 +141,23 @@ class WorkerTests(SynchronousTestCase):
         self.hand_over()
         self.assertEqual(len(self.sessions), 0)
 
+    def test_a_flood(self) -> None:
+        """There are no more connections than there may be, those on their way out included.
+
+        Its share of the clients is one; there are a hundred strangers and fifty that go.
+        """
+        for _ in range(160):
+            _, transport = self.hand_over()
+            assert transport is not None
+            # It is told that it is wrong here, which it does not read.
+            transport.deliver(startup_message({"user": "u", "replication": "database"}))
+        self.turn()
+        self.assertEqual((len(self.reactor.adopted), len(self.sessions)), (151, 151))
+        self.reactor.advance(60)
+        self.turn()
+        self.assertEqual(len(self.sessions), 0)
+        self.log_in()
+
     def test_a_stream_is_cancelled(self) -> None:
         """The main process has seen that the key is the right one."""
         pid, transport = self.log_in()

@@ -12,16 +12,25 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.channels import ChannelPair
 from tests.unit.conversation import FailingSlots, MemorySlots
+from walstream.access.throttle import Throttle
 from walstream.errors import CommandError
 from walstream.formats.lsn import LSN
 from walstream.interfaces import Slot, WALPosition
 from walstream.protocols.standbys import Standby, StandbyState
-from walstream.services.worker_channel import Beat, Cancel, Channel, SessionEnded
+from walstream.services.worker_channel import (
+    Beat,
+    Cancel,
+    Channel,
+    SentSoFar,
+    SessionEnded,
+    StandbysChanged,
+)
 from walstream.services.worker_host import MainEnd
 from walstream.services.worker_reports import Reports
-from walstream.services.worker_roles import RemotePlaces
+from walstream.services.worker_roles import RemotePlaces, RemoteThrottle
 from walstream.services.worker_sessions import WorkerSessions
 from walstream.services.worker_slots import RemoteSlots
+from walstream.services.worker_standbys import pack_standby
 
 HERE, THERE = WALPosition(1, LSN(0x300000)), WALPosition(1, LSN(0x400000))
 
@@ -58,7 +67,9 @@ class ChannelCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.store = MemorySlots()
-        self.sessions: WorkerSessions[Any] = WorkerSessions(self.store)
+        self.sessions: WorkerSessions[Any] = WorkerSessions(
+            self.store, Throttle(self.clock.seconds, first=0.5)
+        )
         self.sessions.standbys.watch(watcher := Watcher())
         self.heard = watcher.heard
         self.host = FakeWorker()
@@ -85,15 +96,50 @@ class ChannelCase(SynchronousTestCase):
         self.pair.deliver()
 
 
-class RemotePlacesTests(ChannelCase):
+class TwoWorkersCase(ChannelCase):
+    """Another worker beside the first."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.other_main = MainEnd(self.sessions, lambda: None)
+        self.other_worker = Channel()  # type: ignore[no-untyped-call]
+        self.other_pair = ChannelPair(self.other_main, self.other_worker)
+
+
+class RemoteThrottleTests(TwoWorkersCase):
+    """`RemoteThrottle`, answered by `MainEnd`: all workers' wrong passwords count together."""
+
+    def settle(self, throttle: RemoteThrottle, address: str, *, is_wrong: bool) -> float:
+        """How late the answer is to be."""
+        settled = throttle.settle(address, is_wrong=is_wrong)
+        self.assertNoResult(settled)
+        self.pair.deliver()
+        self.other_pair.deliver()
+        return self.successResultOf(settled)
+
+    def test_together(self) -> None:
+        """Who tries at one worker waits at the other, and nobody else does."""
+        one, other = RemoteThrottle(self.worker), RemoteThrottle(self.other_worker)
+        late = [self.settle(each, "192.0.2.7", is_wrong=True) for each in (one, other, one)]
+        self.assertEqual(late, [0.5, 1, 2])
+        self.assertEqual(self.settle(other, "192.0.2.7", is_wrong=False), 2)
+        self.assertEqual(self.settle(other, "2001:db8::/64", is_wrong=False), 0)
+
+    def test_the_main_process_is_gone(self) -> None:
+        """Nobody is let in any more."""
+        throttle = RemoteThrottle(self.worker)
+        settled = throttle.settle("192.0.2.7", is_wrong=False)
+        self.pair.cut()
+        self.failureResultOf(settled, ConnectionDone)
+        self.failureResultOf(throttle.settle("192.0.2.7", is_wrong=False), ConnectionLost)
+
+
+class RemotePlacesTests(TwoWorkersCase):
     """`RemotePlaces`, answered by `MainEnd`: all workers' connections count together."""
 
     def setUp(self) -> None:
         super().setUp()
         self.places = RemotePlaces(self.worker)
-        self.other_main = MainEnd(self.sessions, lambda: None)
-        self.other_worker = Channel()  # type: ignore[no-untyped-call]
-        self.other_pair = ChannelPair(self.other_main, self.other_worker)
         self.others = RemotePlaces(self.other_worker)
 
     def enter(self, places: RemotePlaces, number: int, role: str = "r\udce9") -> bool:
@@ -129,6 +175,14 @@ class RemotePlacesTests(ChannelCase):
         self.places.leave(1)
         self.turn()
         self.assertTrue(self.enter(self.others, 2))
+
+    def test_a_number_twice(self) -> None:
+        """A worker that has lost its senses keeps no place for ever. (Found by fuzzing.)"""
+        self.enter(self.others, 1)
+        self.enter(self.others, 1)
+        self.assertTrue(self.enter(self.places, 1))
+        self.other_main.connectionLost()
+        self.assertTrue(self.enter(self.places, 2))
 
     def test_a_worker_that_ends(self) -> None:
         """Leaves nobody behind."""
@@ -370,3 +424,26 @@ class SessionsTests(ChannelCase):
         asked = self.main.ask(Beat)
         self.pair.deliver()
         self.failureResultOf(asked)
+
+    def test_what_makes_no_sense(self) -> None:
+        """It ends the channel, and with it the worker: nothing else, and nothing is raised."""
+        for nonsense in (b"\0\0", b"\0\7_answer\0\1" + b"7\0\0", b"\xff\xff", b"\0\1a\0\0\0\0"):
+            main = MainEnd(self.sessions, lambda: None)
+            pair = ChannelPair(main, Channel())  # type: ignore[no-untyped-call]
+            main.dataReceived(nonsense)
+            self.assertTrue(pair.ends[0][1].is_closing, nonsense)
+            self.flushLoggedErrors()
+
+    def test_a_broken_report(self) -> None:
+        """It is in the log, and nobody hears of it: the others' reports go on."""
+        standby = self.begin()
+        for broken in (b"", b"[", b"{}", b'{"pid": 1}', pack_standby(Standby(-1, "", "", None, 0))):
+            self.worker.tell(StandbysChanged, standbys=broken)
+        self.worker.tell(SentSoFar, positions=b"1")
+        self.worker.tell(SentSoFar, positions=b"%d %d" % (standby.pid, -1))
+        self.pair.deliver()
+        self.assertEqual(len(self.flushLoggedErrors()), 7)
+        self.report(standby, 1)
+        self.turn()
+        self.assertEqual(self.heard, [(standby.pid, 1)])
+        self.assertFalse(any(transport.is_closing for _, transport in self.pair.ends))

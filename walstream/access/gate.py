@@ -25,7 +25,7 @@ from walstream.access.resolver import HostNames
 from walstream.access.role_places import Places, RolePlaces
 from walstream.access.role_store import Roles, RoleStore
 from walstream.access.scram import ScramExchange
-from walstream.access.throttle import Throttle
+from walstream.access.throttle import Lateness, Throttle
 from walstream.errors import CommandError, FormatError, WalstreamError
 from walstream.formats.hba import (
     AuthMethod,
@@ -69,6 +69,7 @@ class AccessGate:
     :param has_tls: whether connections can be encrypted.
     :param is_exposed: whether other machines can connect, over a network that is not trusted.
     :param check: raises `FormatError` for rules that are not to take effect.
+    :param throttle: says how late answers to passwords are to be.
     :param places: counts the connections of roles.
     """
 
@@ -84,7 +85,7 @@ class AccessGate:
         has_tls: bool = False,
         is_exposed: bool = False,
         check: Callable[[Policy], None] = lambda policy: None,
-        throttle: Throttle | None = None,
+        throttle: Lateness | None = None,
         places: Places | None = None,
         near: Callable[[], Near] = own_addresses,
         ask_name: Callable[[str], Sequence[str]] | None = None,
@@ -254,10 +255,7 @@ class AccessGate:
             error.log_detail = f"{self._why(error, applicant.user)}{_matched(rule)}"
             if error.sqlstate != WRONG_PASSWORD:
                 raise error  # no guess
-        delay = self._throttle.delay(origin)
-        if error is not None:
-            self._throttle.failed(origin)
-            delay = max(delay, self._throttle.delay(origin))
+        delay = await self._throttle.settle(origin, is_wrong=error is not None)
         if delay:
             await deferLater(self._clock, delay)
         if error is not None:

@@ -10,12 +10,24 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
-__all__ = ["Throttle"]
+from twisted.internet.defer import Deferred, succeed
+
+__all__ = ["Lateness", "Throttle"]
 
 # So many addresses are remembered; of more, those whose last failure is the longest ago go.
 _MOST: Final = 10_000
+
+
+class Lateness(Protocol):
+    """Says how late answers to passwords are to be. `Throttle` does it by itself."""
+
+    def settle(self, address: str, *, is_wrong: bool) -> Deferred[float]:
+        """Seconds by which the answer to that address is to be late.
+
+        :param is_wrong: whether the password was; it counts from now on, for this answer too.
+        """
 
 
 @dataclass(slots=True)
@@ -53,6 +65,14 @@ class Throttle:
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def settle(self, address: str, *, is_wrong: bool) -> Deferred[float]:
+        """See `Lateness.settle`."""
+        delay = self.delay(address)
+        if is_wrong:
+            self.failed(address)
+            delay = max(delay, self.delay(address))
+        return succeed(delay)
 
     def delay(self, address: str) -> float:
         """Seconds by which an answer to that address is to be late at this moment."""

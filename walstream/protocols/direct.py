@@ -11,7 +11,8 @@ past it on a plain TCP or UNIX connection, and keep its contract to the letter:
   does not take is kept as views, and goes out before anything of the transport's does. While it
   is kept the transport's producer is paused, in the transport's own words.
 
-TLS, other transports and tests go the ordinary way: `direct_connection` tells them apart.
+TLS has a way of its own, `walstream.protocols.direct_tls`. Other transports and tests go the
+ordinary way: `direct_connection` tells them apart.
 """
 
 from __future__ import annotations
@@ -46,10 +47,15 @@ class DirectReader:
     :param deliver: called with a view of what was read; the view is valid until it returns.
     """
 
-    def __init__(self, transport: Connection, deliver: Callable[[memoryview], None]) -> None:
-        self._socket: socket.socket = transport.getHandle()
+    def __init__(
+        self,
+        transport: Connection,
+        deliver: Callable[[memoryview], None],
+        read_size: int = READ_SIZE,
+    ) -> None:
+        self._socket: socket.socket = transport.socket
         self._deliver = deliver
-        self._view = memoryview(bytearray(READ_SIZE))
+        self._view = memoryview(bytearray(read_size))
         self._transport: Any = transport
         transport.doRead = self._do_read  # type: ignore[method-assign]
 
@@ -74,11 +80,15 @@ class DirectReader:
 class DirectWriter:
     """Sends views on a connection's socket, in order with what the transport writes.
 
+    :ivar batch: how many messages are best written at a time.
     :param send_buffer: the size to give the socket's send buffer, in bytes.
     """
 
+    # Measured: eight give nearly all of what batching can gain.
+    batch = 8
+
     def __init__(self, transport: Connection, send_buffer: int) -> None:
-        self._socket: socket.socket = transport.getHandle()
+        self._socket: socket.socket = transport.socket
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         self._transport: Any = transport
         self._unsent: list[memoryview] = []

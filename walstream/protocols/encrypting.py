@@ -6,12 +6,15 @@ transport's: Twisted puts it under the session, which goes on as if nothing were
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import ITLSTransport
 
 from walstream.errors import ProtocolViolation
+from walstream.protocols.handshake import Handshake
+from walstream.protocols.turns import Turns
 from walstream.wire.encryption import Encryption
 
 __all__ = ["Encrypting", "TLSContext", "TLSServer", "begins_handshake"]
@@ -57,11 +60,18 @@ class Encrypting:
 
     :ivar encryption: None until the handshake is over, and for a connection without.
     :param tls: None if there is no TLS.
+    :param turns: when a handshake goes on.
+    :param regulate: called when `is_waiting` has changed.
     """
 
-    def __init__(self, tls: TLSServer | None) -> None:
+    def __init__(
+        self, tls: TLSServer | None, turns: Turns, regulate: Callable[[], None] = lambda: None
+    ) -> None:
         self.encryption: Encryption | None = None
         self._tls = tls
+        self._turns = turns
+        self._regulate = regulate
+        self._handshake: Handshake | None = None
         self._context: TLSContext | None = None
         self._is_direct = False
 
@@ -82,9 +92,19 @@ class Encrypting:
         self._context = self._tls.context
         self._is_direct = bool(first)
         transport.startTLS(self._context)
+        self._handshake = Handshake(transport.protocol, self._turns, self._regulate)
         if first:
-            # What is under us now takes what the socket gives.
-            transport.protocol.dataReceived(first)
+            self._handshake.received(first)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the handshake waits for its turn: nothing of the client is wanted until then."""
+        return self._handshake is not None and self._handshake.is_waiting
+
+    def stop(self) -> None:
+        """The handshake is over, or nobody wants it any more."""
+        if self._handshake is not None:
+            self._handshake.end()
 
     def finish(self, transport: Any) -> None:
         """The handshake is over: `encryption` tells what has come of it.

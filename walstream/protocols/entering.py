@@ -77,7 +77,7 @@ class Entering:
         self._regulate = regulate
         self._log = log
         self._transport: Any = None
-        self._encrypting = Encrypting(serving.tls)
+        self._encrypting = Encrypting(serving.tls, serving.limits.handshakes, regulate)
         self._welcome = Welcome(serving.provider, pid, key, serving.cancel)
         self._unread = bytearray()
         self._arrival: Deferred[None] | None = None
@@ -86,7 +86,7 @@ class Entering:
     @property
     def listens(self) -> bool:
         """Whether anything of the client is wanted now. Nothing is while others think about it."""
-        return self.phase is not EntryPhase.ADMITTING
+        return self.phase is not EntryPhase.ADMITTING and not self._encrypting.is_waiting
 
     def begin(self, transport: Any) -> Deferred[Guest | None]:
         """Meet who is at the other end of *transport*; fires when it is in.
@@ -164,7 +164,10 @@ class Entering:
         self._go_to(EntryPhase.ENCRYPTING)
         completed = self._handshake = Deferred()
         self._encrypting.start(self._transport, first)
-        await completed
+        try:
+            await completed
+        finally:
+            self._encrypting.stop()
         try:
             self._encrypting.finish(self._transport)
         except ProtocolViolation as error:

@@ -12,8 +12,12 @@ from walstream.protocols.admission import Admission, ClientLimit, Strangers
 from walstream.protocols.arrivals import Arrivals
 from walstream.protocols.rate import Pace, SharedRate
 from walstream.protocols.settings import SenderSettings
+from walstream.protocols.turns import Turns
 
 __all__ = ["Limits"]
+
+# Steps of handshakes in one turn of the reactor: some five milliseconds with a key of RSA.
+_HANDSHAKES = 4
 
 
 @dataclass(slots=True)
@@ -25,12 +29,14 @@ class Limits:
 
     :ivar admission: how many clients there may be.
     :ivar strangers: the connections that have not said yet who they are.
+    :ivar handshakes: when those of TLS go on.
     :ivar shared_rate: how fast all of them are served together; None for as fast as they take it.
     :ivar arrivals: when the provider's WAL came here, by the delays that there are.
     """
 
     admission: Admission
     strangers: Strangers
+    handshakes: Turns
     shared_rate: SharedRate | None = None
     arrivals: Mapping[float, Arrivals] = field(default_factory=dict)
 
@@ -40,6 +46,7 @@ class Limits:
         return cls(
             ClientLimit(settings.max_clients),
             Strangers(settings.max_strangers, clock),
+            Turns(_HANDSHAKES, clock),
             SharedRate(settings.max_total_rate, clock) if settings.max_total_rate else None,
             {
                 delay: Arrivals(provider, delay, clock, settings.monotonic, settings.wall_clock)

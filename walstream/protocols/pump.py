@@ -26,8 +26,6 @@ __all__ = ["WALPump"]
 
 # WAL in one message at most (MAX_SEND_SIZE in PostgreSQL's walsender.c: 16 blocks).
 MESSAGE_SIZE = 16 * PAGE_SIZE
-# Messages in one system call. Measured: eight give nearly all of what batching can gain.
-BATCH = 8
 # What one client may send before the others have their turn. Mostly its turn is over before, since
 # its socket is full: measured with 50 clients that catch up, each costs another's live tail half a
 # millisecond with this and with a quarter of it, and one client alone needs less CPU with this.
@@ -71,7 +69,7 @@ class WALPump:
         self._pace = pace
         if pace is not None:
             pace.wake = self._run
-        self._batch_limit = BATCH if direct is not None else 1
+        self._batch_limit = direct.batch if direct is not None else 1
         self._paused = False
         self._stopped = False
         self._running = False

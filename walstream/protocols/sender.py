@@ -14,7 +14,8 @@ from walstream.interfaces import IWALCursor, WALPosition
 from walstream.protocols.answers import Answers
 from walstream.protocols.arrivals import Arrivals
 from walstream.protocols.delayed import open_delayed
-from walstream.protocols.direct import DirectWriter, direct_connection
+from walstream.protocols.direct import DirectWriter
+from walstream.protocols.direct_tls import writer_for
 from walstream.protocols.hold import Hold
 from walstream.protocols.lag import LagTracker
 from walstream.protocols.outgoing import OutgoingStream, StreamEvents
@@ -271,9 +272,8 @@ class WALSender(Session):
 
     def _direct_writer(self) -> DirectWriter | None:
         if self._direct is None:
-            connection = direct_connection(self.transport)
-            if connection is not None:
-                self._direct = DirectWriter(connection, self._serving.settings.send_buffer)
+            send_buffer = self._serving.settings.send_buffer
+            self._direct = writer_for(self.transport, send_buffer)
         return self._direct
 
     def _sender_timeout(self) -> float:

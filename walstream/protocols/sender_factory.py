@@ -33,6 +33,7 @@ class WALSenderFactory(Factory):
 
     :ivar standbys: the clients that were let in, as others see them.
     :ivar limits: what the sessions share.
+    :ivar most_clients: how many clients there may be here; 0: any number.
     """
 
     noisy = False
@@ -67,6 +68,7 @@ class WALSenderFactory(Factory):
             self.cancel,
             tls,
         )
+        self.most_clients = settings.max_clients
         self._clock = clock
         self._pids = count(1)
         self._sessions: dict[int, WALSender] = {}
@@ -96,13 +98,14 @@ class WALSenderFactory(Factory):
         Twisted takes any number of connections in one turn of the reactor, and none of those that
         have to go for them is gone before the next one.
         """
-        if self._is_draining or self._is_flooded():
+        if self._is_draining or self.is_flooded:
             return None
         return self.session(next(self._pids), new_key())
 
-    def _is_flooded(self) -> bool:
-        settings = self._serving.settings
-        most, strangers = settings.max_clients, settings.max_strangers
+    @property
+    def is_flooded(self) -> bool:
+        """Whether there are as many connections as there may be, with those that are to go."""
+        most, strangers = self.most_clients, self._serving.settings.max_strangers
         return bool(most) and len(self._sessions) >= most + strangers + _GOING
 
     def session(self, pid: int, key: bytes) -> WALSender:

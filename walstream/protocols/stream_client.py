@@ -10,7 +10,8 @@ from twisted.python.failure import Failure
 
 from walstream.errors import Disconnected, ProtocolViolation, WalstreamError
 from walstream.protocols.client import ReplicationClient
-from walstream.protocols.direct import DirectReader, direct_connection
+from walstream.protocols.direct import DirectReader
+from walstream.protocols.direct_tls import reader_for
 from walstream.protocols.login import Login
 from walstream.protocols.phases import ReceiverPhase
 from walstream.protocols.questions import Answer
@@ -142,8 +143,7 @@ class StreamClient(ReplicationClient):
                 f"{'CopyOutResponse' if self._modern else 'CopyBothResponse'}"
             )
         self._stream = StreamReader(WALPayload.MODERN if self._modern else WALPayload.DESIGN_2009)
-        if (connection := direct_connection(self.transport)) is not None:
-            self._direct = DirectReader(connection, self.receive)
+        self._direct = reader_for(self.transport, self.receive)
 
     def leave_stream(self, stream: StreamReader) -> None:
         """The server has ended the stream: what follows is messages again."""

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from walstream.access.gate import AccessGate
 from walstream.access.policy import AccessFiles, Policy
 from walstream.access.role_places import Places
-from walstream.access.throttle import Throttle
+from walstream.access.throttle import Lateness, Throttle
 from walstream.archive.lane import ThreadLane
 
 __all__ = ["Access", "OpenDoor"]
@@ -36,10 +37,13 @@ class Access:
     may_trust_strangers: bool = True
     has_tls: bool = False
 
-    def gate(self, reactor: Any, places: Places | None = None) -> AccessGate:
+    def gate(
+        self, reactor: Any, places: Places | None = None, throttle: Lateness | None = None
+    ) -> AccessGate:
         """A gate, not open yet.
 
         :param places: counts the connections of roles; None: the gate does.
+        :param throttle: counts wrong passwords; None: the gate does.
         """
         return AccessGate(
             self.files,
@@ -49,9 +53,13 @@ class Access:
             has_tls=self.has_tls,
             is_exposed=not self.may_trust_strangers,
             check=self.check,
-            throttle=Throttle(reactor.seconds, self.delay),
+            throttle=throttle or self.throttle(reactor),
             places=places,
         )
+
+    def throttle(self, clock: IReactorTime) -> Throttle:
+        """What counts wrong passwords."""
+        return Throttle(clock.seconds, self.delay)
 
     def check(self, policy: Policy) -> None:
         """See whether the rules may take effect.

@@ -8,6 +8,7 @@ sessions, what clients report. In a hub it receives, too.
 from __future__ import annotations
 
 import os
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from walstream.interfaces import ISlotStore, IWALProvider
 from walstream.protocols.direct import direct_connection
 from walstream.protocols.settings import SenderSettings
 from walstream.protocols.standbys import Standbys
+from walstream.services.accepting import Inlet
 from walstream.services.access import Access
 from walstream.services.outcome import Outcome
 from walstream.services.worker_pool import WorkerPool
@@ -34,8 +36,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SenderProcesses"]
 
-# Connections that wait for a worker when there is none: as many as a socket's backlog.
+# Connections that wait for a worker, before no more are accepted: as many as a socket's backlog.
 _MOST_WAITING = 50
+# Connections that a worker is being given at a time. Each has a descriptor here, in between and in
+# the worker, and none of the three may have too many. A worker takes so many in one turn.
+_MOST_UNDER_WAY = 20
 # Seconds, after the grace, that a worker has to say that all are gone.
 _PATIENCE = 2.0
 
@@ -77,8 +82,12 @@ class SenderProcesses(Factory):
         self._clock = reactor
         self._rate = settings.max_total_rate
         self._provider = provider
-        self._sessions: WorkerSessions[WorkerProcess] = WorkerSessions(slots)
-        self._waiting: list[Any] = []
+        self._sessions: WorkerSessions[WorkerProcess] = WorkerSessions(
+            slots, None if access is None else access.throttle(reactor)
+        )
+        self._waiting: deque[Any] = deque()
+        self._under_way: Counter[WorkerProcess] = Counter()
+        self._inlet = Inlet()
         self._is_draining = False
         self._drained: Outcome[None] = Outcome()
         path = os.path.abspath(archive)
@@ -160,17 +169,25 @@ class SenderProcesses(Factory):
     # Connections.
 
     def _arrived(self, transport: Any) -> None:
-        if len(self._waiting) >= _MOST_WAITING:
-            self._log.error("no worker can take a connection: closed")
+        if self._is_draining:
             _let_go(transport)
             return
         self._waiting.append(transport)
         self._hand_out()
+        if len(self._waiting) == _MOST_WAITING:
+            self._inlet.close_behind(transport)
+            if not self._pool.available:
+                self._log.error("no worker can take a connection: clients have to wait")
 
     def _hand_out(self) -> None:
-        while self._waiting and (workers := self._pool.available):
+        while self._waiting and (workers := self._ready_for_more()):
             worker = min(workers, key=self._burden)
-            self._hand(self._waiting.pop(0), worker)
+            self._hand(self._waiting.popleft(), worker)
+        if not self._waiting:
+            self._inlet.open()
+
+    def _ready_for_more(self) -> list[WorkerProcess]:
+        return [each for each in self._pool.available if self._under_way[each] < _MOST_UNDER_WAY]
 
     def _burden(self, worker: WorkerProcess) -> tuple[bool, int]:
         """The less, the better: one that may have no more clients would only turn it away."""
@@ -186,12 +203,17 @@ class SenderProcesses(Factory):
 
     def _hand(self, transport: Any, worker: WorkerProcess) -> None:
         pid, key = self._sessions.begin(worker)
+        self._under_way[worker] += 1
 
         def handed(result: object) -> None:
             # The worker has it, or has ended; or could not take it, which is our fault.
             if isinstance(result, Failure):
                 self._sessions.ended(pid)
             _let_go(transport)
+            self._under_way[worker] -= 1
+            if not self._under_way[worker]:
+                del self._under_way[worker]
+            self._hand_out()
 
         worker.adopt(transport.getHandle(), pid, key).addBoth(handed)
 

@@ -39,7 +39,7 @@ from walstream.services.worker_channel import (
     Terminate,
 )
 from walstream.services.worker_reports import Reports
-from walstream.services.worker_roles import RemotePlaces
+from walstream.services.worker_roles import RemotePlaces, RemoteThrottle
 from walstream.services.worker_shares import ClientShare
 from walstream.services.worker_slots import RemoteSlots
 
@@ -70,6 +70,9 @@ class WorkerSenders(WALSenderFactory):
         if share is not None:
             limits.admission = ClientShare(settings.max_clients, share)
         super().__init__(reader, slots, settings, reactor, limits, tls, gate)
+        if share is not None:
+            # One at least, since 0 is any number: who is turned away was let in so far, too.
+            self.most_clients = max(1, share)
         self._channel = channel
 
     def share(self, rate: float | None) -> None:
@@ -126,7 +129,7 @@ class Worker(Channel):
         self._tls = None if tls is None else _server_tls(pickle.loads(tls))
         if access is not None:
             plan: Access = pickle.loads(access)
-            self._gate = plan.gate(self._reactor, RemotePlaces(self))
+            self._gate = plan.gate(self._reactor, RemotePlaces(self), RemoteThrottle(self))
             await self._gate.open()
         self._senders = WorkerSenders(
             self,
@@ -147,9 +150,15 @@ class Worker(Channel):
     @Adopt.responder
     def adopt(self, descriptor: int, family: int, pid: int, key: bytes) -> dict[str, object]:
         """See `Adopt`."""
+        senders = self._begun()
         try:
-            adoption = _Adoption(self._begun().session, pid, key)
-            self._reactor.adoptStreamConnection(descriptor, socket.AddressFamily(family), adoption)
+            if senders.is_flooded:
+                self.tell(SessionEnded, pid=pid)
+            else:
+                adoption = _Adoption(senders.session, pid, key)
+                self._reactor.adoptStreamConnection(
+                    descriptor, socket.AddressFamily(family), adoption
+                )
         except OSError:
             # The client has gone meanwhile, and has no address any more.
             self.tell(SessionEnded, pid=pid)

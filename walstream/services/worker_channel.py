@@ -42,6 +42,7 @@ __all__ = [
     "Reload",
     "SentSoFar",
     "SessionEnded",
+    "SettlePassword",
     "StandbyLeft",
     "StandbysChanged",
     "Terminate",
@@ -185,6 +186,13 @@ class EnterRole(amp.Command):
     errors: ClassVar[dict[type[Exception], bytes]] = {Refused: b"REFUSED"}
 
 
+class SettlePassword(amp.Command):
+    """`Lateness.settle`."""
+
+    arguments: ClassVar[_Values] = [(b"address", amp.Unicode()), (b"is_wrong", amp.Boolean())]
+    response: ClassVar[_Values] = [(b"seconds", amp.Float())]
+
+
 class LeaveRole(_Told):
     """`Places.leave`."""
 
@@ -270,6 +278,16 @@ class Channel(amp.AMP):
     def unhandledError(self, failure: Failure) -> None:  # noqa: N802
         """What was told has met with a fault: one client's trouble is not to be all clients'."""
         _log.failure("what another process said could not be heeded", failure)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what the other end says. What makes no sense ends the channel, and nothing else."""
+        try:
+            super().dataReceived(data)  # type: ignore[no-untyped-call]
+        except Exception:
+            _log.failure("what another process says makes no sense: it is listened to no more")
+            if self.is_open:
+                transport: Any = self.transport
+                transport.abortConnection()
 
     # AMP's own two log each connection, which here has no address.
 

@@ -27,6 +27,7 @@ from walstream.services.worker_channel import (
     ReleaseSlot,
     SentSoFar,
     SessionEnded,
+    SettlePassword,
     StandbyLeft,
     StandbysChanged,
 )
@@ -131,6 +132,7 @@ class MainEnd(Channel):
     @EnterRole.responder
     async def enter_role(self, number: int, role: bytes, limit: int | None) -> dict[str, object]:
         """See `Places.enter`."""
+        self.leave_role(number)  # or nobody would know of the place that it had by that number
         ours, name = next(_numbers), role.decode("utf-8", "surrogateescape")
         await _sent(self._sessions.places.enter(ours, name, limit))
         self._roles[number] = ours
@@ -143,6 +145,13 @@ class MainEnd(Channel):
         if ours is not None:
             self._sessions.places.leave(ours)
         return {}
+
+    @SettlePassword.responder
+    async def settle_password(self, address: str, is_wrong: bool) -> dict[str, float]:
+        """See `Lateness.settle`."""
+        throttle = self._sessions.throttle
+        assert throttle is not None, "passwords are asked for"
+        return {"seconds": await throttle.settle(address, is_wrong=is_wrong)}
 
     @Cancel.responder
     def cancel(self, pid: int, key: bytes) -> dict[str, object]:

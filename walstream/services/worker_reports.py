@@ -21,7 +21,8 @@ from walstream.services.worker_channel import (
     StandbyLeft,
     StandbysChanged,
 )
-from walstream.services.worker_values import in_pieces, pack_standby
+from walstream.services.worker_standbys import pack_sent, pack_standby
+from walstream.services.worker_values import in_pieces
 
 __all__ = ["Reports"]
 
@@ -56,7 +57,7 @@ class Reports:
     def sent_so_far(self, standbys: Iterable[Standby]) -> None:
         """How far WAL was given to each client's connection, where it was at all."""
         self.send()
-        lines = (b"%d %d" % (each.pid, each.sent) for each in standbys if each.timeline)
+        lines = (pack_sent(each) for each in standbys if each.timeline)
         for piece in in_pieces(lines):
             self._channel.tell(SentSoFar, positions=piece)
 

@@ -8,10 +8,11 @@ from itertools import count
 from typing import Generic, Protocol, TypeVar
 
 from walstream.access.role_places import RolePlaces
+from walstream.access.throttle import Lateness
 from walstream.interfaces import ISlotStore
 from walstream.protocols.cancel_keys import fits, new_key
 from walstream.protocols.standbys import Standby, Standbys
-from walstream.services.worker_values import standby_values
+from walstream.services.worker_standbys import sent_values, standby_values
 
 __all__ = ["Host", "SessionHost", "WorkerSessions"]
 
@@ -40,12 +41,14 @@ class WorkerSessions(Generic[Host]):
 
     :ivar standbys: the clients that were let in, as their workers report them.
     :ivar places: how many connections each role has.
+    :ivar throttle: counts wrong passwords, whichever worker they came to; None: none is asked for.
     """
 
-    def __init__(self, slots: ISlotStore) -> None:
+    def __init__(self, slots: ISlotStore, throttle: Lateness | None = None) -> None:
         self.standbys = Standbys()
         self.slots = slots
         self.places = RolePlaces()
+        self.throttle = throttle
         self._pids = count(1)
         self._sessions: dict[int, _Session[Host]] = {}
         self._numbers: dict[Host, int] = {}
@@ -117,7 +120,7 @@ class WorkerSessions(Generic[Host]):
     def sent(self, lines: Iterable[bytes]) -> None:
         """How far clients were sent to, which is no news to anybody: lines of pid and position."""
         for line in lines:
-            pid, position = map(int, line.split())
+            pid, position = sent_values(line)
             standby = self._known.get(pid)
             if standby is not None:
                 standby.sent = position

@@ -1,31 +1,33 @@
-"""What the main process and its workers tell each other, as bytes: slots, standbys, refusals.
+"""What the main process and its workers tell each other, as bytes: slots, positions, refusals.
 
 JSON, since a worker reads what strangers send, and its main process should not have to trust it
-with more than values.
+with more than values. What has other values than it should raises ValueError.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import astuple, fields
-from typing import Any
+from dataclasses import astuple
+from typing import Final
 
 from twisted.protocols import amp
 
 from walstream.errors import CommandError
 from walstream.formats.lsn import LSN
 from walstream.interfaces import Slot, WALPosition
-from walstream.protocols.lag import Lags
-from walstream.protocols.standbys import Standby, StandbyState
-from walstream.wire.copydata import HotStandbyFeedback
 
-__all__ = ["Position", "Refused", "SlotValue", "in_pieces", "pack_standby", "standby_values"]
+__all__ = ["Position", "Refused", "SlotValue", "in_pieces", "is_number"]
 
-_STANDBY_FIELDS = tuple(field.name for field in fields(Standby))
+_LARGEST: Final = (1 << 64) - 1
 
 # AMP's limit for a value, and what is left unused of it.
 _MOST_BYTES = 0xFFFF - 1024
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a number without a sign, of 64 bits at most."""
+    return type(value) is int and 0 <= value <= _LARGEST
 
 
 class _Value(amp.Argument):
@@ -43,6 +45,8 @@ class Position(_Value):
     def fromString(self, data: bytes) -> WALPosition:  # noqa: N802
         """As AMP asks for it."""
         timeline, lsn = map(int, data.split())
+        if not (is_number(timeline) and is_number(lsn)):
+            raise ValueError(f"there is no position {data!r}")
         return WALPosition(timeline, LSN(lsn))
 
 
@@ -73,27 +77,6 @@ class Refused(Exception):
         """The error that was sent."""
         sqlstate, message, detail, hint = json.loads(str(self))
         return CommandError(sqlstate, message, detail=detail, hint=hint)
-
-
-def pack_standby(standby: Standby) -> bytes:
-    """A client as it is at this moment. No line of it is longer than a startup packet allows."""
-    values: dict[str, Any] = {name: getattr(standby, name) for name in _STANDBY_FIELDS}
-    values["state"] = standby.state.value
-    if standby.feedback is not None:
-        values["feedback"] = astuple(standby.feedback)
-    return json.dumps(values).encode()
-
-
-def standby_values(data: bytes) -> dict[str, Any]:
-    """The attributes of what `pack_standby` packed."""
-    values: dict[str, Any] = json.loads(data)
-    values["state"] = StandbyState(values["state"])
-    values["lags"] = Lags(*values["lags"])
-    if values["address"] is not None:
-        values["address"] = tuple(values["address"])
-    if values["feedback"] is not None:
-        values["feedback"] = HotStandbyFeedback(*values["feedback"])
-    return values
 
 
 def in_pieces(lines: Iterable[bytes]) -> Iterator[bytes]:

@@ -17,6 +17,9 @@ ALPN: Final = b"postgresql"
 # has. Those of TLS 1.3 are all like that.
 _CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!eNULL"
 
+# ``SSL_MODE_ENABLE_PARTIAL_WRITE``, which pyOpenSSL sets, and does not name.
+_PARTIAL_WRITE: Final = 0x1
+
 _OPTIONS: Final = (
     SSL.OP_NO_COMPRESSION
     | SSL.OP_NO_RENEGOTIATION
@@ -38,4 +41,6 @@ def new_context(least: TLSVersion, most: TLSVersion | None = None) -> SSL.Contex
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_cipher_list(_CIPHERS)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    # What is written is always taken, since it goes to memory: all of it in one call, then.
+    context.clear_mode(_PARTIAL_WRITE)
     return context

@@ -283,8 +283,9 @@ class _Conversation:
             self._deliver(change(self._prover.final(data)))
 
     def say(self) -> None:
-        self._spoil()
-        self._deliver(self._script.piece())
+        if piece := self._script.piece():
+            self._spoil()
+            self._deliver(piece)
 
     def say_frame(self) -> None:
         kind = self._script.number()

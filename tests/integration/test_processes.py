@@ -113,9 +113,13 @@ class Clients:
 
     def two(self) -> tuple[Client, Client]:
         """Two more, which are on different workers."""
-        one, two = self.connect(), self.connect()
-        assert {one.worker, two.worker} == {1, 2}
-        return one, two
+        one = self.connect()
+        others: list[Client] = []
+        # Who was kept from answering for some seconds by a busy machine gets no clients then.
+        while not others or (others[-1].worker == one.worker and len(others) < 5):
+            others.append(self.connect())
+        assert {one.worker, others[-1].worker} == {1, 2}
+        return one, others[-1]
 
     def leave(self) -> None:
         """Close them."""

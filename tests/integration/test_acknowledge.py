@@ -106,7 +106,7 @@ def test_standbys_leave_and_come(clusters: Clusters, tmp_path: Path) -> None:
 
     The primary's shutdown waits for nobody.
     """
-    primary = clusters.primary()
+    primary = clusters.primary(settings={"wal_keep_size": "100MB"})
     log, rule = tmp_path / "log", ("--report-flush", "FIRST 1 (s1, s2)")
     options = ("hub", "-d", primary.conninfo(), "-D", tmp_path / "archive", *rule)
     with Serving(*options, log=log) as hub, Clients(hub, primary, tmp_path) as clients:
@@ -140,7 +140,7 @@ def test_standbys_leave_and_come(clusters: Clusters, tmp_path: Path) -> None:
 
 def test_an_end_to_waiting(clusters: Clusters, tmp_path: Path) -> None:
     """--report-timeout: a rule that cannot be met is lifted after it, until it can."""
-    primary = clusters.primary()
+    primary = clusters.primary(settings={"wal_keep_size": "100MB"})
     rule = ("--report-flush=ANY 1 (s1)", "--report-timeout=1.5")
     options = ("hub", "-d", primary.conninfo(), "-D", tmp_path / "archive", *rule)
     with Serving(*options, log=tmp_path / "log") as hub, Clients(hub, primary, tmp_path) as clients:
@@ -184,7 +184,7 @@ FROM pg_stat_replication ORDER BY backend_start
 @pytest.mark.postgresql(15, 18)
 def test_names_mean_what_they_mean_to_postgresql(clusters: Clusters, tmp_path: Path) -> None:
     """Who is sync, potential, quorum, async, and of which priority: a server says the same."""
-    primary = clusters.primary()
+    primary = clusters.primary(settings={"wal_keep_size": "100MB"})
     with Clients(primary, primary, tmp_path) as clients:
         for number, name in enumerate(("standby3", "standby1", "standby2", "standby1"), 1):
             clients.come(name)

@@ -75,7 +75,7 @@ def test_a_primary_and_its_hub_can_be_stopped_in_any_order(
     clusters: Clusters, tmp_path: Path
 ) -> None:
     """A fast stop of the primary is not held up; after its return the standby goes on."""
-    primary = clusters.primary()
+    primary = clusters.primary(settings={"wal_keep_size": "100MB"})
     prepare_pgbench(primary)
     with hub(primary, tmp_path / "archive", tmp_path / "log") as relay:
         relay.await_text("starting log streaming")

@@ -163,8 +163,8 @@ class FollowingReader(ArchiveProvider):
         super().cleanup()
 
 
-ArchiveSinkContractTests = sink_contract(ArchiveSink)
-HeldArchiveSinkContractTests = sink_contract(HeldArchiveSink)
-ArchiveProviderContractTests = provider_contract(ArchiveProvider)
-HeldArchiveProviderContractTests = provider_contract(HeldArchiveProvider)
-FollowingReaderContractTests = provider_contract(FollowingReader)
+ArchiveSinkContract = sink_contract(ArchiveSink)
+HeldArchiveSinkContract = sink_contract(HeldArchiveSink)
+ArchiveProviderContract = provider_contract(ArchiveProvider)
+HeldArchiveProviderContract = provider_contract(HeldArchiveProvider)
+FollowingReaderContract = provider_contract(FollowingReader)

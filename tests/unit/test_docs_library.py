@@ -41,7 +41,7 @@ class LibraryPageTests(SynchronousTestCase):
         self.module("digests", sink)
         self.module("recent", provider)
         self.module("several", processes)
-        case = self.module("test_digests", contract).DigestsContractTests
+        case = self.module("test_digests", contract).DigestsContract
         result = unittest.TestResult()
         unittest.TestLoader().loadTestsFromTestCase(case).run(result)
         self.assertGreater(result.testsRun, 10)

@@ -269,8 +269,8 @@ class ContractTests(SynchronousTestCase):
     def test_is_named_after_what_it_tests(self) -> None:
         """A report says whose fault it is."""
         for contract, name in (
-            (provider_contract(MemoryProviderUnderTest), "MemoryProviderUnderTestContract"),
-            (sink_contract(MemorySinkUnderTest), "MemorySinkUnderTestContract"),
+            (provider_contract(MemoryProviderUnderTest), "MemoryProviderContract"),
+            (sink_contract(MemorySinkUnderTest), "MemorySinkContract"),
         ):
             self.assertEqual(contract.__name__, name)
             self.assertEqual(contract.__module__, MemorySinkUnderTest.__module__)

@@ -73,9 +73,9 @@ class PromptSinkUnderTest(MemorySinkUnderTest):
     auto_flush = True
 
 
-MemoryProviderContractTests = provider_contract(MemoryProviderUnderTest)
-MemorySinkContractTests = sink_contract(MemorySinkUnderTest)
-PromptMemorySinkContractTests = sink_contract(PromptSinkUnderTest)
+MemoryProviderContract = provider_contract(MemoryProviderUnderTest)
+MemorySinkContract = sink_contract(MemorySinkUnderTest)
+PromptSinkContract = sink_contract(PromptSinkUnderTest)
 
 
 class MemoryProviderTests(SynchronousTestCase):

@@ -12,7 +12,9 @@ A provider or sink of your own is tested so::
         def settle(self) -> None: …
         def cleanup(self) -> None: …
 
-    ObjectStoreContractTests = provider_contract(ObjectStoreUnderTest)
+    ObjectStoreContract = provider_contract(ObjectStoreUnderTest)
+
+The test case is named after what it is given, as here: by that name ``trial -j`` finds it.
 
 The tests are synchronous: ``settle`` has to bring about whatever is outstanding, so threads and
 timers are best replaced by something that a test can drive, such as

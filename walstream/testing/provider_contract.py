@@ -56,9 +56,10 @@ class ProviderUnderTest(Protocol):
 
 def provider_contract(make: Callable[[], ProviderUnderTest]) -> type[SynchronousTestCase]:
     """Give the test case that the providers which *make* makes have to pass."""
-    # A failure is reported under the name of what was made, and of its module.
+    # A failure is reported under the name of what was made, and of its module. Trial's workers
+    # (-j) look for it by that name.
     attributes = {"make": staticmethod(make), "__module__": getattr(make, "__module__", __name__)}
-    name = getattr(make, "__name__", "Provider")
+    name = getattr(make, "__name__", "Provider").removesuffix("UnderTest")
     return type(f"{name}Contract", (_ProviderContract,), attributes)
 
 

@@ -57,9 +57,10 @@ class SinkUnderTest(Protocol):
 
 def sink_contract(make: Callable[[], SinkUnderTest]) -> type[SynchronousTestCase]:
     """Give the test case that the sinks which *make* makes have to pass."""
-    # A failure is reported under the name of what was made, and of its module.
+    # A failure is reported under the name of what was made, and of its module. Trial's workers
+    # (-j) look for it by that name.
     attributes = {"make": staticmethod(make), "__module__": getattr(make, "__module__", __name__)}
-    name = getattr(make, "__name__", "Sink")
+    name = getattr(make, "__name__", "Sink").removesuffix("UnderTest")
     return type(f"{name}Contract", (_SinkContract,), attributes)
 
 

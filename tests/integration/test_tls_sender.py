@@ -238,6 +238,7 @@ def test_a_new_certificate(tmp_path: Path, authority: Authority, processes: str)
         assert said(sender.conninfo(**trust)) == ""
         result = connection.pgconn.exec_(b"IDENTIFY_SYSTEM")
         assert result.status == psycopg.pq.ExecStatus.TUPLES_OK
+        connection.close()  # or it would have some seconds to see that it is closed
         assert sender.stop() == 0
 
 

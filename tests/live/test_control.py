@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -151,6 +152,29 @@ async def test_what_it_is_told(paths: ArchivePaths) -> None:
         await until(read)
         assert answer == b"{}\n"
         reader.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_cannot_be_answered(paths: ArchivePaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For want of descriptors, or by a fault of ours: the next one is."""
+    monkeypatch.setattr(control_port, "_REST", 0.02)
+    adopts = reactor.adoptStreamConnection
+    failures: list[Exception] = []
+
+    def adopt(*details: Any) -> None:
+        if failures:
+            raise failures.pop()
+        adopts(*details)
+
+    monkeypatch.setattr(reactor, "adoptStreamConnection", adopt)
+    async with controlled(ArchivePlace(paths)):
+        for error in (OSError(errno.EMFILE, "too many open files"), RuntimeError("a fault")):
+            failures.append(error)
+            with captured_log() as log:
+                assert await told(only(paths)) == b""
+            assert await told(only(paths)) == b"{}\n"
+            is_said = any("could not be answered" in line for line in log)
+            assert is_said is isinstance(error, RuntimeError)
 
 
 @pytest_twisted.ensureDeferred

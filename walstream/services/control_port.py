@@ -118,6 +118,8 @@ class ControlPort:
     be closed once its path is gone.
     """
 
+    _log = Logger()
+
     def __init__(self, listener: socket.socket, factory: ControlFactory, reactor: Any) -> None:
         self._listener = listener
         self._factory = factory
@@ -148,14 +150,18 @@ class ControlPort:
         """Somebody has connected."""
         try:
             connection, _ = self._listener.accept()
+            with connection:
+                connection.setblocking(False)
+                self._reactor.adoptStreamConnection(
+                    connection.fileno(), socket.AF_UNIX, self._factory
+                )
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 self._reactor.removeReader(self)
                 self._rest = self._reactor.callLater(_REST, self.start)
-            return
-        with connection:
-            connection.setblocking(False)
-            self._reactor.adoptStreamConnection(connection.fileno(), socket.AF_UNIX, self._factory)
+        except Exception:
+            # The reactor would close the port, for good.
+            self._log.failure("a reader of the control socket could not be answered")
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor stops."""

@@ -52,8 +52,8 @@ class StrangersTests(SynchronousTestCase):
         self.strangers = Strangers(2, self.clock)
         self.closed: list[int] = []
 
-    def enter(self, pid: int) -> None:
-        self.strangers.enter(pid, lambda: self.closed.append(pid))
+    def enter(self, pid: int, address: str | None = None) -> None:
+        self.strangers.enter(pid, address, lambda: self.closed.append(pid))
 
     def test_the_oldest_go(self) -> None:
         """Of one too many, the one that has been there longest."""
@@ -61,6 +61,19 @@ class StrangersTests(SynchronousTestCase):
             self.enter(pid)
         self.assertEqual(self.closed, [1, 2])
         self.assertEqual(len(self.strangers), 2)
+
+    def test_of_the_most(self) -> None:
+        """Whoever has the most connections loses them, and not who comes from elsewhere."""
+        self.strangers = Strangers(5, self.clock)
+        self.enter(1, "192.0.2.1")
+        self.enter(2, "2001:db8::1")
+        self.enter(3)
+        for pid in range(4, 20):
+            self.enter(pid, "192.0.2.2")
+        self.assertEqual(self.closed, list(range(4, 18)))
+        for pid in range(20, 30):
+            self.enter(pid, f"2001:db8::{pid}")
+        self.assertEqual(self.closed[14:], [2, *range(20, 29)])
 
     def test_who_has_left_is_not_closed(self) -> None:
         """Who has said who it is stays, whoever comes."""

@@ -7,7 +7,6 @@ client proves, then how often its role may be there.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
@@ -27,6 +26,11 @@ from walstream.access.role_store import Roles, RoleStore
 from walstream.access.scram import ScramExchange
 from walstream.access.throttle import Lateness, Throttle
 from walstream.errors import CommandError, FormatError, WalstreamError
+from walstream.formats.client_address import (
+    IPAddress,
+    neighbourhood,
+    parse_client_address,
+)
 from walstream.formats.hba import (
     AuthMethod,
     ClientCertificate,
@@ -35,7 +39,7 @@ from walstream.formats.hba import (
     depends_on_name,
     first_match,
 )
-from walstream.formats.hba_address import IPAddress, Near
+from walstream.formats.hba_address import Near
 from walstream.formats.log_text import quoted
 from walstream.gates import Admission, Applicant, IGate, IPermit
 from walstream.wire.scram_server import WRONG_PASSWORD, ScramServerExchange
@@ -167,7 +171,8 @@ class AccessGate:
         return Deferred.fromCoroutine(self._admit(applicant))
 
     async def _admit(self, applicant: Applicant) -> Admission:
-        address = _ip(applicant.address)
+        where = applicant.address
+        address = None if where is None else parse_client_address(where)
         policy = self._policy
         rule = await self._rule(policy, applicant, address)
         if rule is None:
@@ -295,26 +300,9 @@ class AccessGate:
         return self._roles
 
 
-def _ip(address: str | None) -> IPAddress | None:
-    """The address of a client, as rules mean it.
-
-    A client of IPv4 at a socket of IPv6 is one of IPv4; the name of our own interface, by which it
-    comes, is nothing of its address.
-    """
-    if address is None:
-        return None
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return mapped or ip
-
-
 def _origin(applicant: Applicant, address: IPAddress | None) -> str:
-    """Whom failures count for: whoever has one address of IPv6 has all of its network."""
-    if address is None:
-        return f"account {applicant.account}"
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
+    """Whom failures count for."""
+    return f"account {applicant.account}" if address is None else neighbourhood(address)
 
 
 def _matched(rule: HBARule) -> str:

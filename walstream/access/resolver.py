@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
-from walstream.formats.hba_address import IPAddress
+from walstream.formats.client_address import IPAddress
 
 __all__ = ["HostNames", "host_names"]
 

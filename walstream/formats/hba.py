@@ -17,7 +17,8 @@ from typing import Final
 
 from walstream.errors import FormatError
 from walstream.formats.auth_file import AuthLine, Files, Token, read_auth_file
-from walstream.formats.hba_address import ANYWHERE, AddressRule, IPAddress, Near, parse_address
+from walstream.formats.client_address import IPAddress
+from walstream.formats.hba_address import ANYWHERE, AddressRule, Near, parse_address
 
 __all__ = [
     "AuthMethod",

@@ -12,10 +12,10 @@ from typing import Final, TypeAlias
 
 from walstream.errors import FormatError
 from walstream.formats.auth_file import Token
+from walstream.formats.client_address import IPAddress
 
-__all__ = ["ANYWHERE", "AddressRule", "IPAddress", "Near", "parse_address"]
+__all__ = ["ANYWHERE", "AddressRule", "Near", "parse_address"]
 
-IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 

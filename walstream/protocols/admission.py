@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from walstream.errors import CommandError
+from walstream.formats.client_address import neighbourhood, parse_client_address
 from walstream.protocols.settings import major_version
 
 __all__ = ["Admission", "ClientLimit", "Strangers", "too_many_clients"]
@@ -56,10 +57,11 @@ class ClientLimit:
 
 
 class Strangers:
-    """The connections that have not said yet who they are: when there are too many, the oldest go.
+    """The connections that have not said yet who they are: when there are too many, some go.
 
     Whoever connects and means it says so at once; whoever opens connections and waits loses them
-    first, and cannot keep others out.
+    first, and cannot keep others out: of those with the most connections, the oldest goes. So one
+    place's flood is nobody else's trouble.
     """
 
     _log = Logger()
@@ -67,25 +69,37 @@ class Strangers:
     def __init__(self, limit: int, clock: IReactorTime) -> None:
         self._limit = limit
         self._clock = clock
-        self._closing: dict[int, Callable[[], None]] = {}
+        # By where they come from; those of each place in the order in which they came.
+        self._places: dict[str, dict[int, Callable[[], None]]] = {}
+        self._place_of: dict[int, str] = {}
         self._unsaid = 0
         self._said = -_SAID_EVERY
 
     def __len__(self) -> int:
-        return len(self._closing)
+        return len(self._place_of)
 
-    def enter(self, pid: int, close: Callable[[], None]) -> None:
-        """A connection has been made; *close* ends it, at once."""
-        self._closing[pid] = close
-        if len(self._closing) > self._limit:
-            oldest = next(iter(self._closing))
-            close_oldest = self._closing.pop(oldest)
+    def enter(self, pid: int, address: str | None, close: Callable[[], None]) -> None:
+        """A connection has been made; *close* ends it, at once.
+
+        :param address: where it comes from; None for this machine.
+        """
+        place = "" if address is None else neighbourhood(parse_client_address(address))
+        self._place_of[pid] = place
+        self._places.setdefault(place, {})[pid] = close
+        if len(self._place_of) > self._limit:
+            crowd = max(self._places.values(), key=len)
+            oldest, close_oldest = next(iter(crowd.items()))
+            self.leave(oldest)
             self._say()
             close_oldest()
 
     def leave(self, pid: int) -> None:
         """It has said who it is, or is gone."""
-        self._closing.pop(pid, None)
+        place = self._place_of.pop(pid, None)
+        if place is not None:
+            del self._places[place][pid]
+            if not self._places[place]:
+                del self._places[place]
 
     def _say(self) -> None:
         self._unsaid += 1

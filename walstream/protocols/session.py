@@ -88,9 +88,11 @@ class Session(Line):
 
     def connectionMade(self) -> None:
         """A client has connected, and has a while to come in."""
-        self._lines.connected(self.peer_address())
+        address = self.peer_address()
+        self._lines.connected(address)
         self.open(self._serving.settings.startup_timeout)
-        self._serving.limits.strangers.enter(self.pid, self._crowd_out)
+        host = None if address is None else address[0]
+        self._serving.limits.strangers.enter(self.pid, host, self._crowd_out)
         assert self.entering is not None, "a connection is made once"
         entry = self.entering.begin(self.transport).addCallbacks(self._let_in, self._turn_away)
         self._entry = entry.addErrback(self.fail)

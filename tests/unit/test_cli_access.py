@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import stat
 import sys
+import warnings
+from getpass import GetPassWarning
 from io import StringIO
 from pathlib import Path
 
@@ -65,6 +67,25 @@ class RoleTests(AccessToolCase):
         self.assertEqual(self.role("verify", "a"), 0)
         self.assertEqual(self.role("verify", "a"), role.FAILURE)
         self.assertIn("an empty password is none", self.err.getvalue())
+
+    def test_nobody_to_ask(self) -> None:
+        """Without a terminal nothing is read that would show on a screen; an answer may be none."""
+
+        def no_terminal(prompt: str, stream: object) -> str:
+            warnings.warn("Can not control echo on the terminal.", GetPassWarning, stacklevel=1)
+            return "geheim"
+
+        def end_of_file(prompt: str, stream: object) -> str:
+            raise EOFError
+
+        for ask, words in (
+            (no_terminal, "there is no terminal to ask for a password at: use --password-stdin"),
+            (end_of_file, "no password was given"),
+        ):
+            self.patch(role, "getpass", ask)
+            self.assertEqual(self.role("add", "a"), role.FAILURE)
+            self.assertIn(words, self.err.getvalue())
+            self.assertEqual(dict(RoleStore(str(self.roles)).read().roles), {})
 
     def test_password_from_standard_input(self) -> None:
         """Its first line, blanks and all."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
-from getpass import getpass
+from getpass import GetPassWarning, getpass
 from os.path import isdir
 
 from walstream.access.role_store import RoleStore
@@ -155,12 +156,26 @@ def _password(arguments: Namespace, *, twice: bool) -> str:
     if arguments.password_stdin:
         password = sys.stdin.readline().rstrip("\n")
     else:
-        password = getpass(f"Password for role {arguments.name}: ", sys.stderr)
-        if twice and getpass("Enter it again: ", sys.stderr) != password:
+        password = _ask(f"Password for role {arguments.name}: ")
+        if twice and _ask("Enter it again: ") != password:
             raise FormatError("passwords didn't match")
     if not password:
         raise FormatError("an empty password is none: use --no-password for a role without")
     return password
+
+
+def _ask(prompt: str) -> str:
+    """Ask at the terminal, which shows nothing of the answer."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", GetPassWarning)
+        try:
+            return getpass(prompt, sys.stderr)
+        except GetPassWarning:
+            raise FormatError(
+                "there is no terminal to ask for a password at: use --password-stdin"
+            ) from None
+        except EOFError:
+            raise FormatError("no password was given") from None
 
 
 def _limits(arguments: Namespace) -> Limits:

@@ -2,12 +2,14 @@
 
     python -m tools.mutations            # all of them
     python -m tools.mutations L1 L13     # those of these classes of loss
+    python -m tools.mutations sender     # those against clients; receiver: against servers
 
 The classes L1 to L18 are those of docs/reference/loss-catalogue.md. Each guard is taken away in a
 copy of the checkout, where trial runs its test. It ends with status 1 if a test passes without its
 guard, or a snippet is not in the source exactly once.
 
-To add one: a `Guard` in `GUARDS`; its test says the class in its docstring.
+To add one: a `Guard` in `GUARDS`, whose test says the class in its docstring, or in
+`tools.access_guards`.
 """
 
 from __future__ import annotations
@@ -18,41 +20,15 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-__all__ = ["CHECKOUT", "GUARDS", "Guard", "main"]
+from tools.access_guards import ACCESS_GUARDS
+from tools.guard import Guard
+
+__all__ = ["CHECKOUT", "GUARDS", "main"]
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 _COPIED = ("walstream", "tests", "pyproject.toml", "setup.py", "docs", "tools")
-
-
-class Guard(NamedTuple):
-    """A piece of code without which WAL of some class of loss would be lost.
-
-    :ivar loss: the class.
-    :ivar what: what the guard does.
-    :ivar file: the module, under ``walstream/``.
-    :ivar snippet: the guard, which is in the module exactly once.
-    :ivar without: what stands in its place when it is taken away.
-    :ivar test: what fails then, under ``tests.unit``.
-    """
-
-    loss: str
-    what: str
-    file: str
-    snippet: str
-    without: str
-    test: str
-
-    def remove_from(self, source: str) -> str:
-        """The module without the guard.
-
-        :raises SyntaxError: if that is no Python: any test would fail.
-        """
-        mutated = source.replace(self.snippet, self.without)
-        compile(mutated, self.file, "exec")
-        return mutated
 
 
 GUARDS = (
@@ -463,8 +439,9 @@ GUARDS = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Try the guards of the classes that are named, or all; the exit status."""
-    chosen = [guard for guard in GUARDS if not arguments or guard.loss in arguments]
+    """Try the guards of the kinds that are named, or all; the exit status."""
+    every = (*GUARDS, *ACCESS_GUARDS)
+    chosen = [guard for guard in every if not arguments or guard.kind in arguments]
     useless = [guard for guard in chosen if not _is_needed(guard)]
     print(f"guards: {len(chosen)}; tests that pass without them: {len(useless)}")
     return 1 if useless else 0
@@ -482,7 +459,7 @@ def _is_needed(guard: Guard) -> bool:
         module = copy / "walstream" / guard.file
         source_text = module.read_text("utf-8")
         if source_text.count(guard.snippet) != 1:
-            print(f"{guard.loss}: {guard.what}: the snippet is not in {guard.file} exactly once")
+            print(f"{guard.kind}: {guard.what}: the snippet is not in {guard.file} exactly once")
             return False
         passes = _passes(copy, guard.test)
         module.write_text(guard.remove_from(source_text), "utf-8")
@@ -490,7 +467,7 @@ def _is_needed(guard: Guard) -> bool:
     verdict = "the test fails, as it must" if fails else "THE TEST PASSES"
     if not passes:
         verdict = "THE TEST FAILS ANYWAY"
-    print(f"{guard.loss} guard removed: {guard.what}: {verdict} ({guard.test})", flush=True)
+    print(f"{guard.kind} guard removed: {guard.what}: {verdict} ({guard.test})", flush=True)
     return passes and fails
 
 

@@ -73,8 +73,11 @@ class DirectReader:
             return main.CONNECTION_LOST
         if not size:
             return main.CONNECTION_DONE
-        self._deliver(self._view[:size])
+        self._take(self._view[:size])
         return None
+
+    def _take(self, received: memoryview) -> None:
+        self._deliver(received)
 
 
 class DirectWriter:

@@ -15,8 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet import main
-from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import ITransport
 from twisted.internet.tcp import Connection
 
@@ -80,17 +78,8 @@ class TLSReader(DirectReader):
         # A record may have begun before this read.
         self._clear = memoryview(bytearray(_READ_SIZE + _RECORD))
 
-    def _do_read(self) -> ConnectionLost | ConnectionDone | None:
-        # See `DirectReader._do_read`.
-        try:
-            size = self._socket.recv_into(self._view)
-        except (BlockingIOError, InterruptedError):
-            return None
-        except OSError:
-            return main.CONNECTION_LOST
-        if not size:
-            return main.CONNECTION_DONE
-        self._tls._tlsConnection.bio_write(self._view[:size])
+    def _take(self, received: memoryview) -> None:
+        self._tls._tlsConnection.bio_write(received)
         clear = self._decrypted()
         if clear:
             self._deliver(clear)
@@ -98,7 +87,6 @@ class TLSReader(DirectReader):
             # If something else than data has come, Twisted is told of it a second time, and does
             # what is to be done.
             self._tls._flushReceiveBIO()
-        return None
 
     def _decrypted(self) -> memoryview:
         """All that can be by now."""

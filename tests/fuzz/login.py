@@ -20,11 +20,12 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 
+from tests.fuzz.conversation import Conversation
 from tests.fuzz.script import Script
-from tests.fuzz.sender import OWN, OWN_ENTRY
+from tests.fuzz.sender import check_held, watched_sessions
 from tests.fuzz.target import Target
-from tests.fuzz.watch import checked_phases, held_bytes, no_failure_logged, no_timers
-from tests.unit.conversation import IDENTITY, NOW, START, STARTUP, MemorySlots
+from tests.fuzz.watch import no_timers
+from tests.unit.conversation import IDENTITY, START, STARTUP, MemorySlots
 from walstream.access.gate import AccessGate
 from walstream.access.policy import AccessFiles
 from walstream.access.role_store import RoleStore
@@ -33,15 +34,11 @@ from walstream.errors import ProtocolViolation
 from walstream.formats.lsn import LSN
 from walstream.formats.role_file import Role, parse_limits, with_role
 from walstream.interfaces import WALPosition
-from walstream.protocols.entering import Entering
-from walstream.protocols.phases import ENTRY_TRANSITIONS, SENDER_TRANSITIONS, SenderPhase
 from walstream.protocols.sender_factory import WALSenderFactory
-from walstream.protocols.session import Session
 from walstream.protocols.settings import SenderSettings
 from walstream.testing.memory import MemoryProvider
-from walstream.testing.transport import FlowTransport
 from walstream.wire.encryption import Encryption, Subject
-from walstream.wire.frames import Frame, FrameReader, frame, frontend_limit
+from walstream.wire.frames import Frame, FrameReader, frame
 from walstream.wire.messages import query, sasl_initial_response, sasl_response
 from walstream.wire.scram_verifier import ScramVerifier
 from walstream.wire.startup import startup_message
@@ -63,7 +60,6 @@ _USERS: Final = ("good", "late", "nobody", "trusted", "certified", "both", "turn
 _BY_PASSWORD: Final = ("good", "late", "both")
 _BY_CERTIFICATE: Final = ("certified", "both")
 _IN: Final = ("READY", "ANSWERING", "STREAMING", "SKIPPING")
-_TIMES: Final = (0.0, 0.25, 0.5, 1.0, 5.0, 31.0, 61.0)
 
 
 class _Lane:
@@ -148,18 +144,18 @@ class _Prover:
         return sasl_response(bare + b",p=" + b64encode(proof))
 
 
-class _Conversation:
+class _Conversation(Conversation):
     """One client at the gate."""
 
+    times = (0.0, 0.25, 0.5, 1.0, 5.0, 31.0, 61.0)
+
     def __init__(self, script: Script) -> None:
-        self._script = script
+        super().__init__(script)
         variant = script.number()
         self._user = _USERS[variant % len(_USERS)]
         self._is_encrypted = bool(variant & 8)
         shows = ("", "certified", "both", "other")[variant >> 4 & 3] if self._is_encrypted else ""
         self._shows = shows
-        self._clock = Clock()
-        self._clock.advance(NOW)
         gate, now, _ = _gate()
         now.clock = self._clock
         gate._throttle = Throttle(self._clock.seconds)
@@ -183,26 +179,14 @@ class _Conversation:
         if self._is_encrypted:
             subject = Subject(shows, f"CN={shows}") if shows else None
             entering._encrypting.encryption = Encryption("TLSv1.3", "", 256, _END_POINT, subject)
-        self._transport = FlowTransport("tcp", self._clock)
         self._transport.connect(session)
         self._frames = FrameReader(lambda _: 1 << 20)
         self._prover = _Prover(binds=self._is_encrypted)
         self._asked: list[Frame] = []
         self._has_proved = self._is_spoilt = False
-        self._ended = False
-
-    def run(self) -> None:
-        """All that the script says, and then the connection is lost."""
-        while self._script and not self._ended:
-            _DOES[self._script.number() % len(_DOES)](self)
-            self._check()
-        self._close()
 
     def _check(self) -> None:
-        held = held_bytes(self._session)
-        if (entering := self._session.entering) is not None:
-            held += held_bytes(entering._welcome) + len(entering._unread)
-        assert held <= frontend_limit(ord("Q")) + 65536 + 5, f"{held} bytes of a message are kept"
+        check_held(self._session)
         if self._session.client is None:
             assert self._session.phase.name not in _IN
             return
@@ -230,9 +214,6 @@ class _Conversation:
         """What is said now is wrong, if it is a part of the login."""
         self._is_spoilt = self._is_spoilt or self._session.client is None
 
-    def _deliver(self, data: bytes) -> None:
-        self._transport.deliver(data)
-
     def _listen(self) -> None:
         self._frames.feed(self._transport.take())
         # The answer to an SSLRequest is no message, nor is an error in the form of protocol 2.
@@ -247,7 +228,7 @@ class _Conversation:
         extra = self._script.piece().replace(b"\0", b"").decode("utf-8", "surrogateescape")
         name, _, value = extra.partition("=")
         parameters = {**STARTUP, "user": self._user, **({name: value} if name else {})}
-        self._deliver(startup_message(parameters))
+        self._transport.deliver(startup_message(parameters))
 
     def prove(self) -> None:
         """The right answer to what was asked last."""
@@ -277,29 +258,28 @@ class _Conversation:
         asked = self._asked.pop(0).body
         code, data = int.from_bytes(asked[:4], "big"), asked[4:]
         if code == 10:
-            self._deliver(change(self._prover.first()))
+            self._transport.deliver(change(self._prover.first()))
         elif code == 11 and data.count(b"i="):
             self._has_proved = True
-            self._deliver(change(self._prover.final(data)))
+            self._transport.deliver(change(self._prover.final(data)))
 
     def say(self) -> None:
         if piece := self._script.piece():
             self._spoil()
-            self._deliver(piece)
+            self._transport.deliver(piece)
 
     def say_frame(self) -> None:
-        kind = self._script.number()
         self._spoil()
-        self._deliver(frame(bytes([kind]), self._script.piece()))
+        super().say_frame()
 
     def ask(self) -> None:
         text = ("IDENTIFY_SYSTEM", "START_REPLICATION 0/300000 TIMELINE 1")
         self._spoil()
-        self._deliver(query(text[self._script.number() % len(text)]))
+        self._transport.deliver(query(text[self._script.number() % len(text)]))
 
     def wait(self) -> None:
         self._listen()
-        self._clock.advance(_TIMES[self._script.number() % len(_TIMES)])
+        super().wait()
         self._listen()
 
     def end(self) -> None:
@@ -324,12 +304,8 @@ _DOES: tuple[Callable[[_Conversation], None], ...] = (
 
 
 def _run(data: bytes) -> None:
-    with (
-        no_failure_logged(),
-        checked_phases(Session, SENDER_TRANSITIONS, OWN, SenderPhase.CLOSED),
-        checked_phases(Entering, ENTRY_TRANSITIONS, OWN_ENTRY),
-    ):
-        _Conversation(Script(data)).run()
+    with watched_sessions():
+        _Conversation(Script(data)).run(_DOES)
 
 
 def _seeds() -> Iterator[bytes]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from tests.fuzz.conversation import Conversation, saying
 from tests.fuzz.recordings import server_frames, server_streams
 from tests.fuzz.script import Script
 from tests.fuzz.target import Target
 from tests.fuzz.watch import checked_phases, held_bytes, no_failure_logged, no_timers
-from tests.unit.conversation import IDENTITY, NOW, SIZE, START, keepalive, wal, wal_message
+from tests.unit.conversation import IDENTITY, SIZE, START, keepalive, wal, wal_message
 from walstream.errors import Disconnected, WalstreamError
 from walstream.formats.lsn import LSN
 from walstream.protocols.client import ReplicationClient
@@ -21,7 +22,6 @@ from walstream.protocols.login import Login
 from walstream.protocols.phases import RECEIVER_TRANSITIONS, ReceiverPhase
 from walstream.protocols.receiver import Dialect, ReceiverSettings, WALReceiver
 from walstream.testing.memory import MemorySink
-from walstream.testing.transport import FlowTransport
 from walstream.wire.frames import FrameReader, frame
 from walstream.wire.messages import (
     Column,
@@ -40,7 +40,6 @@ from walstream.wire.messages import (
 
 # What a receiver does of its own accord: see protocols/phases.py.
 _OWN = {("AUTHENTICATING", "STARTING"), ("READY", "QUERYING"), ("STREAMING", "STOPPING")}
-_TIMES = (0.0, 0.1, 0.5, 1.0, 5.0, 10.0, 31.0, 61.0)
 
 # What is kept of a server's answers besides one message.
 _MOST_HELD = (1 << 24) + 65536 + 5
@@ -63,14 +62,12 @@ class _Receiver(WALReceiver):
         return fail(Disconnected("too much work for a test"))
 
 
-class _Conversation:
+class _Conversation(Conversation):
     """A server's conversation with a receiver."""
 
     def __init__(self, script: Script) -> None:
-        self._script = script
+        super().__init__(script)
         variant = script.number()
-        self._clock = Clock()
-        self._clock.advance(NOW)
         self._modern = not variant & 1
         self._sink = MemorySink(
             auto_flush=not variant & 2, high_mark=65536 if variant & 4 else None
@@ -93,22 +90,16 @@ class _Conversation:
         self._timeline = 1
         self._queries = FrameReader(lambda _: 1 << 20)
         self._unread = b""
-        self._transport = FlowTransport("tcp", self._clock)
         self._transport.connect(self._receiver)
         self._transport.take()
-        self._ended = False
         self._outcome: list[object] = []
         self._receiver.finished.addBoth(self._outcome.append)
 
-    def run(self) -> None:
-        """All that the script says, and then the connection is lost."""
-        while self._script and not self._ended:
-            _DOES[self._script.number() % len(_DOES)](self)
-            held = held_bytes(self._receiver)
-            assert held <= _MOST_HELD, f"{held} bytes of a message are kept"
-            kept = sum(len(key) + len(value) for key, value in self._receiver.parameters.items())
-            assert kept <= 8 << 20, f"{kept} bytes of parameters are kept"
-        self._close()
+    def _check(self) -> None:
+        held = held_bytes(self._receiver)
+        assert held <= _MOST_HELD, f"{held} bytes of a message are kept"
+        kept = sum(len(key) + len(value) for key, value in self._receiver.parameters.items())
+        assert kept <= 8 << 20, f"{kept} bytes of parameters are kept"
 
     def _close(self) -> None:
         self._transport.peer_closed()
@@ -134,17 +125,6 @@ class _Conversation:
             self._sink.complete_flush()
 
     # What a server does.
-
-    def say(self) -> None:
-        self._transport.deliver(self._script.piece())
-
-    def drip(self) -> None:
-        for byte in self._script.piece():
-            self._transport.deliver(bytes([byte]))
-
-    def say_frame(self) -> None:
-        kind = self._script.number()
-        self._transport.deliver(frame(bytes([kind]), self._script.piece()))
 
     def let_in(self) -> None:
         version = self._script.piece().replace(b"\0", b"").decode("latin-1") or "18.6"
@@ -223,9 +203,6 @@ class _Conversation:
     def read(self) -> None:
         self._queries.feed(self._transport.take(self._script.number() * 16 or None))
 
-    def wait(self) -> None:
-        self._clock.advance(_TIMES[self._script.number() % len(_TIMES)])
-
     def other(self) -> None:
         """What happens on our side."""
         match self._script.number() % 6:
@@ -270,14 +247,10 @@ def _run(data: bytes) -> None:
         no_failure_logged(),
         checked_phases(ReplicationClient, RECEIVER_TRANSITIONS, _OWN, ReceiverPhase.CLOSED),
     ):
-        _Conversation(Script(data)).run()
+        _Conversation(Script(data)).run(_DOES)
 
 
-def _says(data: bytes) -> bytes:
-    return b"".join(
-        _OPCODE[_Conversation.say] + bytes([len(piece)]) + piece
-        for piece in (data[at : at + 255] for at in range(0, len(data), 255))
-    )
+_says = partial(saying, _OPCODE[_Conversation.say])
 
 
 def _seeds() -> Iterator[bytes]:

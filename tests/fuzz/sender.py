@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,11 +12,12 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock, deferLater
 from zope.interface import implementer
 
+from tests.fuzz.conversation import Conversation, saying
 from tests.fuzz.recordings import client_frames, client_streams
 from tests.fuzz.script import Script
 from tests.fuzz.target import Target
 from tests.fuzz.watch import checked_phases, held_bytes, no_failure_logged, no_timers
-from tests.unit.conversation import IDENTITY, NOW, SIZE, START, STARTUP, MemorySlots, status, wal
+from tests.unit.conversation import IDENTITY, SIZE, START, STARTUP, MemorySlots, status, wal
 from walstream.access.scram import ScramExchange
 from walstream.errors import CommandError
 from walstream.formats.lsn import LSN
@@ -29,7 +31,6 @@ from walstream.protocols.sender_factory import WALSenderFactory
 from walstream.protocols.session import Session
 from walstream.protocols.settings import SenderSettings
 from walstream.testing.memory import MemoryProvider
-from walstream.testing.transport import FlowTransport
 from walstream.wire.frames import frame, frontend_limit
 from walstream.wire.messages import query, sasl_initial_response, sasl_response
 from walstream.wire.scram_server import ScramServerExchange
@@ -43,13 +44,13 @@ from walstream.wire.startup import (
 
 # What a sender does of its own accord: see protocols/phases.py.
 _STREAMS = ("STREAMING", "STREAMING_2009", "DRAINING", "SHUTTING_DOWN")
-OWN_ENTRY = {
+_OWN_ENTRY = {
     ("STARTUP", "ENCRYPTING"),
     ("ENCRYPTING", "STARTUP"),
     ("STARTUP", "ADMITTING"),
     ("ADMITTING", "AUTHENTICATING"),
 }
-OWN = {
+_OWN = {
     ("ENTERING", "READY"),
     ("ANSWERING", "READY"),
     ("ANSWERING", "STREAMING"),
@@ -61,7 +62,6 @@ OWN = {
 }
 # A message, what is being written, and the answer to a message that came while it was.
 _MOST_UNSENT = 512 * 1024
-_TIMES = (0.0, 0.1, 0.5, 1.0, 5.0, 10.0, 31.0, 61.0)
 
 _VERIFIER = ScramVerifier.of("pencil", iterations=4096, salt=b"0123456789abcdef")
 _BEGIN = LSN(START + SIZE - 0x4000)
@@ -143,14 +143,31 @@ class _Locked:
         return settled
 
 
-class _Conversation:
+@contextmanager
+def watched_sessions() -> Iterator[None]:
+    """Sessions keep to their tables of phases, and nothing is logged of them that is a fault."""
+    with (
+        no_failure_logged(),
+        checked_phases(Session, SENDER_TRANSITIONS, _OWN, SenderPhase.CLOSED),
+        checked_phases(Entering, ENTRY_TRANSITIONS, _OWN_ENTRY),
+    ):
+        yield
+
+
+def check_held(session: Session) -> None:
+    """See that no more of a client's messages is kept than one may have."""
+    held = held_bytes(session)
+    if (entering := session.entering) is not None:
+        held += held_bytes(entering._welcome) + len(entering._unread)
+    assert held <= frontend_limit(ord("Q")) + 65536 + 5, f"{held} bytes of a message are kept"
+
+
+class _Conversation(Conversation):
     """A client's conversation with a sender."""
 
     def __init__(self, script: Script) -> None:
-        self._script = script
+        super().__init__(script)
         variant = script.number()
-        self._clock = Clock()
-        self._clock.advance(NOW)
         self._provider = _GuardedProvider()
         self._provider.append(_WAL)
         self._slots = MemorySlots()
@@ -174,24 +191,12 @@ class _Conversation:
         session = self._factory.buildProtocol(None)
         assert session is not None
         self._session = self._provider.session = session
-        self._transport = FlowTransport("tcp", self._clock)
         self._transport.connect(session)
-        self._ended = False
-
-    def run(self) -> None:
-        """All that the script says, and then the connection is lost."""
-        while self._script and not self._ended:
-            _DOES[self._script.number() % len(_DOES)](self)
-            self._check()
-        self._close()
 
     def _check(self) -> None:
         unsent = len(self._transport.unread)
         assert unsent <= _MOST_UNSENT, f"{unsent} bytes wait for the client"
-        held = held_bytes(self._session)
-        if (entering := self._session.entering) is not None:
-            held += held_bytes(entering._welcome) + len(entering._unread)
-        assert held <= frontend_limit(ord("Q")) + 65536 + 5, f"{held} bytes of a message are kept"
+        check_held(self._session)
         assert len(self._provider.cursors) <= 1
         if self._is_locked:
             assert self._session.phase in (SenderPhase.ENTERING, SenderPhase.CLOSED), "let in"
@@ -219,17 +224,6 @@ class _Conversation:
             assert not slot.temporary
 
     # What a client does.
-
-    def say(self) -> None:
-        self._transport.deliver(self._script.piece())
-
-    def drip(self) -> None:
-        for byte in self._script.piece():
-            self._transport.deliver(bytes([byte]))
-
-    def say_frame(self) -> None:
-        kind = self._script.number()
-        self._transport.deliver(frame(bytes([kind]), self._script.piece()))
 
     def say_long(self) -> None:
         kind, size = self._script.number(), self._script.number() * 1024
@@ -260,9 +254,6 @@ class _Conversation:
     def read(self) -> None:
         size = self._script.number()
         self._transport.take(size * 256 or None)
-
-    def wait(self) -> None:
-        self._clock.advance(_TIMES[self._script.number() % len(_TIMES)])
 
     def end(self) -> None:
         match self._script.number() % 4:
@@ -315,19 +306,11 @@ _OPCODE = {does: bytes([number]) for number, does in enumerate(_DOES)}
 
 
 def _run(data: bytes) -> None:
-    with (
-        no_failure_logged(),
-        checked_phases(Session, SENDER_TRANSITIONS, OWN, SenderPhase.CLOSED),
-        checked_phases(Entering, ENTRY_TRANSITIONS, OWN_ENTRY),
-    ):
-        _Conversation(Script(data)).run()
+    with watched_sessions():
+        _Conversation(Script(data)).run(_DOES)
 
 
-def _says(data: bytes) -> bytes:
-    return b"".join(
-        _OPCODE[_Conversation.say] + bytes([len(piece)]) + piece
-        for piece in (data[at : at + 255] for at in range(0, len(data), 255))
-    )
+_says = partial(saying, _OPCODE[_Conversation.say])
 
 
 def _seeds() -> Iterator[bytes]:

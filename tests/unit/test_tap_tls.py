@@ -13,7 +13,7 @@ from tests.certificates import Authority, write_key
 from tests.unit.log_capture import capture_log
 from walstream.errors import FormatError
 from walstream.tap.options import SendOptions
-from walstream.tls import library
+from walstream.tls import extra
 from walstream.tls.server import ServerFiles, ServerTLS
 from walstream.tls.versions import TLSVersion
 
@@ -86,7 +86,7 @@ class TLSOptionsTests(TLSCase):
 
     def test_not_installed(self) -> None:
         """The error names the extra."""
-        self.patch(library, "is_installed", lambda: False)
+        self.patch(extra, "is_installed", lambda: False)
         self.assertIn('pip install "walstream[tls]"', self.refusal(*self.files))
 
 

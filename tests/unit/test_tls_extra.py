@@ -9,7 +9,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from walstream.errors import FormatError
-from walstream.tls import library
+from walstream.tls import extra
 
 _ROOT = Path(__file__).parents[2] / "walstream"
 _EXTRA = ("OpenSSL", "cryptography", "twisted.protocols.tls", "twisted.internet.ssl")
@@ -29,7 +29,7 @@ def needs(names: Iterator[str], needed: tuple[str, ...]) -> bool:
     return any(name == each or name.startswith(f"{each}.") for name in names for each in needed)
 
 
-class LibraryTests(SynchronousTestCase):
+class ExtraTests(SynchronousTestCase):
     """The extra ``tls``."""
 
     def test_only_here(self) -> None:
@@ -49,9 +49,9 @@ class LibraryTests(SynchronousTestCase):
 
     def test_missing(self) -> None:
         """The error names the extra."""
-        library.require("this")
-        self.patch(library, "is_installed", lambda: False)
-        error = self.assertRaises(FormatError, library.require, "--tls-certificate=x")
+        extra.require("this")
+        self.patch(extra, "is_installed", lambda: False)
+        error = self.assertRaises(FormatError, extra.require, "--tls-certificate=x")
         self.assertEqual(
             str(error),
             "--tls-certificate=x is not possible: TLS needs more than is installed: "

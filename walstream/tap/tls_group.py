@@ -48,7 +48,7 @@ class TLSOptions(CommandOptions):
         self.tls: ServerTLS | None = self._tls()
 
     def _tls(self) -> ServerTLS | None:
-        from walstream.tls.library import require
+        from walstream.tls.extra import require
         from walstream.tls.versions import TLSVersion
 
         least = self.checked("tls-min-version", one_of(TLSVersion)) or TLSVersion.V1_2

@@ -16,7 +16,7 @@ from typing import TypeVar
 from twisted.logger import Logger
 
 from walstream.errors import FormatError
-from walstream.tls.library import REMEDY, is_installed
+from walstream.tls.extra import REMEDY, is_installed
 from walstream.tls.options import CertificateMode, ClientOptions, SSLMode
 from walstream.tls.versions import TLSVersion
 from walstream.upstream.home import home_directory

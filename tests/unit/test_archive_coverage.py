@@ -18,9 +18,9 @@ from walstream.archive.end_mark import EndMark
 from walstream.archive.inventory import Inventory, take_inventory
 from walstream.archive.ledger import Ledger, change_ledger
 from walstream.errors import ArchiveError
-from walstream.formats.backup_history import backup_history_name
 from walstream.formats.lsn import LSN
 from walstream.formats.positions import WALPosition
+from walstream.formats.segments import backup_history_name
 
 
 class InventoryCase(DirectoryCase):

@@ -13,9 +13,9 @@ from walstream.archive.end_mark import EndMark
 from walstream.archive.identity import store_identity
 from walstream.archive.restoring import restore
 from walstream.errors import ArchiveError, FormatError
-from walstream.formats.backup_history import backup_history_name
 from walstream.formats.lsn import LSN
 from walstream.formats.pages import PAGE_SIZE
+from walstream.formats.segments import backup_history_name
 from walstream.interfaces import WALPosition
 from walstream.testing.wal import SYSTEM_IDENTIFIER, WALBuilder
 

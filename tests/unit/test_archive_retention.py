@@ -19,8 +19,8 @@ from walstream.archive.readers import ReaderFile
 from walstream.archive.retention import Plan, RetentionPolicy, make_plan, prune
 from walstream.archive.slot_files import SlotFiles
 from walstream.errors import FormatError, RetentionRefused
-from walstream.formats.backup_history import backup_history_name
 from walstream.formats.lsn import LSN
+from walstream.formats.segments import backup_history_name
 from walstream.interfaces import Slot, WALPosition
 from walstream.testing.wal import SYSTEM_IDENTIFIER
 

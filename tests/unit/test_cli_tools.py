@@ -13,8 +13,8 @@ from walstream.archive.end_mark import EndMark
 from walstream.archive.identity import store_identity
 from walstream.archive.slot_files import SlotFiles
 from walstream.cli import main, restore_wal
-from walstream.formats.backup_history import backup_history_name
 from walstream.formats.lsn import LSN
+from walstream.formats.segments import backup_history_name
 from walstream.interfaces import Slot, WALPosition
 
 

@@ -9,11 +9,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from walstream.errors import FormatError
 from walstream.formats.backup_history import (
     BackupHistory,
+)
+from walstream.formats.lsn import LSN
+from walstream.formats.segments import (
+    DEFAULT_SEGMENT_SIZE,
+    SegmentSize,
     backup_history_name,
     parse_backup_history_name,
 )
-from walstream.formats.lsn import LSN
-from walstream.formats.segments import DEFAULT_SEGMENT_SIZE, SegmentSize
 
 # The name and the contents are those of PostgreSQL 18.
 _NAME = "000000010000000000000015.00000028.backup"

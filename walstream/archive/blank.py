@@ -16,9 +16,12 @@ from walstream.archive.end_mark import read_end_mark
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.ledger import load_ledger
 from walstream.archive.paths import ArchivePaths, rank_segments
-from walstream.formats.backup_history import parse_backup_history_name
 from walstream.formats.pages import LONG_HEADER_SIZE
-from walstream.formats.segments import SegmentSize, parse_history_file_name
+from walstream.formats.segments import (
+    SegmentSize,
+    parse_backup_history_name,
+    parse_history_file_name,
+)
 
 __all__ = ["clear_if_blank"]
 

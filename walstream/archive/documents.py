@@ -12,9 +12,9 @@ from twisted.internet.defer import Deferred, succeed
 
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.lane import Lane
-from walstream.archive.paths import ArchivePaths, is_backup_history_name
+from walstream.archive.paths import ArchivePaths
 from walstream.errors import FormatError, SinkFailed, TimelineMismatch, WALUnavailable
-from walstream.formats.segments import history_file_name
+from walstream.formats.segments import history_file_name, is_backup_history_name
 from walstream.formats.timelines import TimelineHistory
 from walstream.interfaces import BackupHistoryFile
 

@@ -18,10 +18,10 @@ from walstream.archive.ledger import Ledger, load_ledger
 from walstream.archive.paths import ArchivePaths, foreign_names, rank_segments
 from walstream.archive.survey import read_history
 from walstream.errors import ArchiveError
-from walstream.formats.backup_history import parse_backup_history_name
 from walstream.formats.positions import SystemIdentity, WALPosition
 from walstream.formats.segments import (
     SegmentSize,
+    parse_backup_history_name,
     parse_history_file_name,
     parse_segment_file,
 )

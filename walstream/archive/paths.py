@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterable
 from os.path import join
 
+from walstream.formats.segments import is_backup_history_name
+
 __all__ = [
     "COMPRESSIONS",
     "ArchivePaths",
     "foreign_names",
     "forms_of",
-    "is_backup_history_name",
     "rank_segments",
 ]
 
@@ -23,7 +24,6 @@ __all__ = [
 COMPRESSIONS = ("gz", "lz4", "zst")
 
 _SEGMENT = re.compile(r"[0-9A-F]{24}(\.(gz|lz4|zst))?(\.partial)?")
-_BACKUP_HISTORY = re.compile(r"[0-9A-F]{24}\.[0-9A-F]{8}\.backup")
 _COMPANION = re.compile(r"\..*|lost\+found|[0-9A-F]{8}\.history(\.tmp)?")
 
 
@@ -111,8 +111,3 @@ def foreign_names(names: Iterable[str]) -> list[str]:
             _SEGMENT.fullmatch(name) or _COMPANION.fullmatch(name) or is_backup_history_name(name)
         )
     )
-
-
-def is_backup_history_name(name: str) -> bool:
-    """Whether a file may be a backup history: its name then is no path, and nothing else."""
-    return _BACKUP_HISTORY.fullmatch(name) is not None

@@ -16,9 +16,8 @@ from walstream.archive.paths import ArchivePaths, forms_of
 from walstream.archive.places import Places
 from walstream.archive.tail import Tail
 from walstream.errors import WALUnavailable
-from walstream.formats.backup_history import backup_history_name
 from walstream.formats.lsn import LSN
-from walstream.formats.segments import DEFAULT_SEGMENT_SIZE, SegmentSize
+from walstream.formats.segments import DEFAULT_SEGMENT_SIZE, SegmentSize, backup_history_name
 from walstream.formats.timelines import TimelineHistory
 from walstream.interfaces import BackupHistoryFile, SystemIdentity, WALPosition
 

@@ -17,7 +17,7 @@ from walstream.archive.compression import read_segment
 from walstream.archive.end_mark import read_end_mark
 from walstream.archive.filesystem import FileSystem
 from walstream.archive.identity import find_identity
-from walstream.archive.paths import ArchivePaths, forms_of, is_backup_history_name, rank_segments
+from walstream.archive.paths import ArchivePaths, forms_of, rank_segments
 from walstream.errors import ArchiveError, DamagedWAL, FormatError
 from walstream.formats.arriving_pages import ArrivingPages
 from walstream.formats.lsn import LSN
@@ -28,6 +28,7 @@ from walstream.formats.record_walk import RecordWalk
 from walstream.formats.segments import (
     SegmentFile,
     history_file_name,
+    is_backup_history_name,
     parse_history_file_name,
     parse_segment_file,
 )

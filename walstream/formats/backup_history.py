@@ -1,4 +1,4 @@
-"""Backup history files: which WAL a base backup needs. Knows their names and their contents.
+"""Backup history files: which WAL a base backup needs. Knows their contents.
 
 PostgreSQL writes one beside the WAL when a base backup ends, and archives it (PostgreSQL
 documentation, "Making a Base Backup Using the Low Level API").
@@ -13,33 +13,11 @@ from typing import Self
 
 from walstream.errors import FormatError
 from walstream.formats.lsn import LSN
-from walstream.formats.segments import SegmentSize, parse_segment_file
 
-__all__ = [
-    "BackupHistory",
-    "backup_history_name",
-    "parse_backup_history_name",
-    "parse_backup_start",
-]
+__all__ = ["BackupHistory", "parse_backup_start"]
 
-_NAME = re.compile(r"([0-9A-F]{24})\.([0-9A-F]{8})\.backup")
 _LOCATION = re.compile(r"([0-9A-Fa-f/]+) \(file ([0-9A-F]{24})\)")
 _TIMELINE = re.compile(r"[0-9]{1,10}")
-
-
-def backup_history_name(timeline: int, start: LSN, size: SegmentSize) -> str:
-    """The name of the file of the backup that started at *start* (``BackupHistoryFileName``)."""
-    return f"{size.name(timeline, size.number(start))}.{size.offset(start):08X}.backup"
-
-
-def parse_backup_history_name(name: str, size: SegmentSize) -> tuple[int, LSN] | None:
-    """The timeline and the start position that the name says; None for any other name."""
-    match = _NAME.fullmatch(name)
-    segment = parse_segment_file(match[1], size) if match else None
-    if match is None or segment is None:
-        return None
-    offset = int(match[2], 16)
-    return (segment.timeline, LSN(size.start(segment.number) + offset)) if offset < size else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""Segments: the files of one fixed size that WAL is kept in, and the names of these files.
+"""Segments: the files of one fixed size that WAL is kept in; the names of these and of their
+companions, timeline and backup histories.
 
 Knows names and numbers; whether a file exists, and what is in it, is not its business.
 """
@@ -16,7 +17,10 @@ __all__ = [
     "DEFAULT_SEGMENT_SIZE",
     "SegmentFile",
     "SegmentSize",
+    "backup_history_name",
     "history_file_name",
+    "is_backup_history_name",
+    "parse_backup_history_name",
     "parse_history_file_name",
     "parse_segment_file",
 ]
@@ -29,6 +33,7 @@ _SEGMENT_FILE = re.compile(
     r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(?:\.(gz|lz4|zst))?(\.partial)?"
 )
 _HISTORY_FILE = re.compile(r"([0-9A-F]{8})\.history")
+_BACKUP_HISTORY = re.compile(r"([0-9A-F]{24})\.([0-9A-F]{8})\.backup")
 
 
 class SegmentSize(int):
@@ -134,3 +139,23 @@ def parse_history_file_name(name: str) -> int | None:
     """The timeline that a history file's name says; None for any other name."""
     match = _HISTORY_FILE.fullmatch(name)
     return (int(match[1], 16) or None) if match else None
+
+
+def backup_history_name(timeline: int, start: LSN, size: SegmentSize) -> str:
+    """The name of the file of the backup that started at *start* (``BackupHistoryFileName``)."""
+    return f"{size.name(timeline, size.number(start))}.{size.offset(start):08X}.backup"
+
+
+def is_backup_history_name(name: str) -> bool:
+    """Whether a file may be a backup history: its name then is no path, and nothing else."""
+    return _BACKUP_HISTORY.fullmatch(name) is not None
+
+
+def parse_backup_history_name(name: str, size: SegmentSize) -> tuple[int, LSN] | None:
+    """The timeline and the start position that the name says; None for any other name."""
+    match = _BACKUP_HISTORY.fullmatch(name)
+    segment = parse_segment_file(match[1], size) if match else None
+    if match is None or segment is None:
+        return None
+    offset = int(match[2], 16)
+    return (segment.timeline, LSN(size.start(segment.number) + offset)) if offset < size else None

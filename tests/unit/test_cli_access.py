@@ -207,6 +207,7 @@ class HBACheckTests(AccessToolCase):
             ),
             (("signed", "192.0.2.7", "--tls"), 3, ["nothing", "a certificate of an authority"]),
             (("trusted", "127.0.0.1"), 5, ["it has to prove nothing, and comes in"]),
+            (("trusted", "::ffff:127.0.0.1"), 5, ["it has to prove nothing, and comes in"]),
             (("standby1", "local"), 6, ['its account on this machine has to be "standby1"']),
         ):
             first, *rest = self.check(*words, rules=rules)

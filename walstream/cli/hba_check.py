@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from ipaddress import ip_address
 
 from walstream.access.near import own_addresses
 from walstream.access.policy import AccessFiles, read_policy
 from walstream.access.resolver import host_names
 from walstream.access.role_store import RoleStore
 from walstream.errors import FormatError
+from walstream.formats.client_address import parse_client_address
 from walstream.formats.hba import (
     AuthMethod,
     ClientCertificate,
@@ -50,7 +50,7 @@ def run(arguments: Namespace) -> int:
     near = own_addresses()
     connection = _connection(arguments)
     if depends_on_name(policy.rules, connection, near):
-        names = tuple(host_names(arguments.address))
+        names = tuple(host_names(str(connection.address)))
         sys.stdout.write(f"name of {arguments.address}: {', '.join(names) or 'none'}\n")
         connection = IncomingConnection(
             connection.user, connection.address, connection.is_encrypted, names
@@ -73,7 +73,7 @@ def _connection(arguments: Namespace) -> IncomingConnection:
             raise FormatError("a local connection, over a UNIX socket, is not encrypted")
         return IncomingConnection(arguments.user, None, False)
     try:
-        address = ip_address(arguments.address)
+        address = parse_client_address(arguments.address)
     except ValueError:
         raise FormatError(f"{arguments.address!r} is neither an IP address nor local") from None
     return IncomingConnection(arguments.user, address, arguments.tls)

@@ -89,6 +89,14 @@ ACCESS_GUARDS = (
     ),
     Guard(
         SENDER,
+        "of several endpoints each is looked at",
+        "services/listen.py",
+        "    for description in descriptions:\n",
+        "    for description in descriptions[:1]:\n",
+        "test_services_listen.CheckEndpointsTests.test_each_is_checked",
+    ),
+    Guard(
+        SENDER,
         "of connections that wait there are not too many",
         "protocols/admission.py",
         "        if len(self._place_of) > self._limit:\n",

@@ -348,6 +348,23 @@ def test_a_unix_socket_and_signals_to_all(archive: Path, tmp_path: Path) -> None
         clients.leave()
 
 
+def test_tcp_and_a_unix_socket(archive: Path, tmp_path: Path) -> None:
+    """Both at once, in front of the same workers, and with one limit for both."""
+    path = tmp_path / ".s.PGSQL.5433"
+    options = (f"--listen=unix:{path}", "--max-clients=2")
+    with sending(archive, tmp_path / "log", *options) as (sender, by_port):
+        by_socket = Clients(sender, f"host={tmp_path} port=5433 user=postgres")
+        assert re.findall(r"listening on (\w+)", sender.text) == ["UNIXAddress", "IPv4Address"]
+        for client in (by_port.connect(), by_socket.connect()):
+            client.stream()
+            assert client.wire.get_copy_data(0)[0] > 0
+        for clients in (by_port, by_socket):
+            with pytest.raises(psycopg.OperationalError, match=r"exceeds .* \(currently 2\)"):
+                clients.connect()
+        by_socket.leave()
+    assert not path.exists()
+
+
 def test_an_archive_that_cannot_be_opened(tmp_path: Path) -> None:
     """It is said once and plainly, and the exit status tells."""
     archive = tmp_path / "archive"

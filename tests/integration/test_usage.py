@@ -92,17 +92,19 @@ def test_no_server(tmp_path: Path) -> None:
 
 
 def test_busy_port(tmp_path: Path) -> None:
-    """A port that is taken is a failure: status 1, and the port."""
-    archive = tmp_path / "wal"
+    """A port that is taken is a failure: status 1, and the endpoint. The other one is closed."""
+    archive, path = tmp_path / "wal", tmp_path / "socket"
     archive.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
+        listen = LISTEN.format(port=port)
         done = walstream(
-            "send", LISTEN.format(port=port), f"--archive={archive}", directory=tmp_path
+            *("send", f"--archive={archive}", f"--listen=unix:{path}", listen), directory=tmp_path
         )
     assert done.returncode == 1, done.stdout
-    assert "cannot listen: " in done.stdout
-    assert str(port) in done.stdout
+    assert f"cannot listen on {listen.partition('=')[2]}: " in done.stdout
+    assert "listening on" not in done.stdout
+    assert not path.exists()
     assert "Traceback" not in done.stdout
 
 

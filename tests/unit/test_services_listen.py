@@ -6,10 +6,18 @@ from pathlib import Path
 
 from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from walstream.errors import FormatError
-from walstream.services.listen import check_endpoint, private_socket, reaches_out
+from walstream.services.listen import (
+    check_endpoint,
+    check_endpoints,
+    private_socket,
+    reaches_out,
+    server_endpoints,
+)
 
 
 class CheckEndpointTests(SynchronousTestCase):
@@ -140,3 +148,76 @@ class CheckEndpointTests(SynchronousTestCase):
         path = Path(self.mktemp()).absolute()
         check_endpoint(f"unix:{path}", trust_network=False)
         self.assertFalse(path.exists())
+
+
+class CheckEndpointsTests(SynchronousTestCase):
+    """Several that are listened on together."""
+
+    def refusal(self, *descriptions: str) -> str:
+        """What is said of endpoints that will not do."""
+        error = self.assertRaises(
+            FormatError, check_endpoints, descriptions, trust_network=False, has_rules=True
+        )
+        return str(error)
+
+    def test_good(self) -> None:
+        """Whatever differs in the interface, the port or the path."""
+        check_endpoints(
+            [
+                "tcp:5433:interface=127.0.0.1",
+                "tcp:5434:interface=127.0.0.1",
+                "tcp:5433:interface=127.0.0.2",
+                r"tcp6:5433:interface=\:\:1",
+                "unix:/run/walstream/.s.PGSQL.5433",
+                "unix:/run/walstream/.s.PGSQL.5434",
+            ],
+            trust_network=False,
+        )
+
+    def test_each_is_checked(self) -> None:
+        """The one that reaches too far is named, wherever it is, and not those that don't."""
+        near = "unix:/run/walstream/.s.PGSQL.5433"
+        for descriptions in (("tcp:5433", near), (near, "tcp:5433")):
+            said = self.refusal(*descriptions)
+            self.assertIn("'tcp:5433' will not do: it listens on all interfaces", said)
+            self.assertIn("give it --tls-certificate, or", said)
+            check_endpoints(descriptions, trust_network=True)
+            check_endpoints(descriptions, trust_network=False, has_rules=True, has_tls=True)
+
+    def test_twice(self) -> None:
+        """The same text is refused, and so is another one for the same address."""
+        near = "tcp:5433:interface=127.0.0.1"
+        for one, other, said in (
+            (near, near, f"{near!r} is given twice: leave one of them out"),
+            (near, "tcp:interface=127.0.0.1:port=5433", f"and {near!r} are the same: leave"),
+            ("unix:/run/x", "unix:address=/run/./x:mode=660", "and 'unix:/run/x' are the same"),
+        ):
+            words = self.refusal("unix:/run/y", one, other)
+            self.assertTrue(words.startswith(repr(other)), words)
+            self.assertIn(said, words)
+        with self.assertRaisesRegex(FormatError, "'stdio:' is given twice"):
+            check_endpoints(["stdio:", "unix:/run/x", "stdio:"], trust_network=True)
+
+
+class ServerEndpointTests(SynchronousTestCase):
+    """What the strings stand for."""
+
+    def test_one_or_several(self) -> None:
+        """Each is called what it was given as."""
+        several = ["tcp:0:interface=127.0.0.1", "unix:/run/x"]
+        for given, expected in ((several, several), (several[0], several[:1])):
+            self.assertEqual([*map(str, server_endpoints(reactor, given))], expected)
+
+    def test_sockets_are_private(self) -> None:
+        """They listen where it says, for the owner only."""
+        reactor = MemoryReactor()
+        tcp, unix = server_endpoints(reactor, ["tcp:5433:interface=127.0.0.1", "unix:/run/x"])
+        factory = Factory()
+        self.successResultOf(tcp.listen(factory))
+        self.successResultOf(unix.listen(factory))
+        self.assertEqual(reactor.tcpServers, [(5433, factory, 50, "127.0.0.1")])
+        self.assertEqual(reactor.unixServers, [("/run/x", factory, 50, 0o600, True)])
+
+    def test_none(self) -> None:
+        """What is no endpoint is a mistake."""
+        self.assertRaises(ValueError, server_endpoints, reactor, "carrier-pigeon:1")

@@ -116,11 +116,11 @@ class SenderProcessesTests(SynchronousTestCase):
         self.successResultOf(self.processes.close())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def connect(self) -> FakeSocket:
-        """A client connects."""
+    def connect(self, port: FakePort | None = None) -> FakeSocket:
+        """A client connects, to the usual port or to another one."""
         protocol: Any = self.processes.buildProtocol(None)
         self.assertTrue(IProtocol.providedBy(protocol))
-        transport = PlainConnection(self.port)
+        transport = PlainConnection(port or self.port)
         protocol.makeConnection(transport)
         self.assertFalse(transport.is_reading)
         return transport.fake
@@ -213,6 +213,20 @@ class SenderProcessesTests(SynchronousTestCase):
             slow.adopting.pop(0).errback(ConnectionLost())
         self.assertTrue(all(connection.is_closed for connection in connections))
         self.assertEqual(self.processes._under_way, {})
+
+    def test_several_ports(self) -> None:
+        """Each is closed by the first connection that is too much, and all are opened again."""
+        for worker in self.workers:
+            worker.end("it was killed")
+        other = FakePort()
+        for _ in range(50):
+            self.connect()
+        self.assertEqual((self.port.is_reading, other.is_reading), (False, True))
+        self.connect(other)
+        self.assertFalse(other.is_reading)
+        self.assertEqual(sum("have to wait" in line for line in self.log), 1)
+        self.clock.advance(0.1)
+        self.assertEqual((self.port.is_reading, other.is_reading), (True, True))
 
     def test_a_port_that_is_closed_meanwhile(self) -> None:
         """It is not listened to again."""

@@ -4,53 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import (
-    IAddress,
-    IListeningPort,
-    IProtocolFactory,
-    IStreamServerEndpoint,
-)
+from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
+from tests.unit.listening import Port, ServerEndpoint
 from tests.unit.log_capture import capture_log
 from walstream.services.send import SenderService
-
-
-@implementer(IListeningPort)
-class Port:
-    """A port; it is closed when the test says so."""
-
-    def __init__(self, events: list[str]) -> None:
-        self.events = events
-        self.closed: Deferred[None] | None = None
-
-    def startListening(self) -> None:
-        pass
-
-    def stopListening(self) -> Deferred[None] | None:
-        self.events.append("stop listening")
-        return self.closed
-
-    def getHost(self) -> IAddress:
-        return IPv4Address("TCP", "127.0.0.1", 5433)
-
-
-@implementer(IStreamServerEndpoint)
-class ServerEndpoint:
-    """Where to listen: gives what the test wants."""
-
-    def __init__(self, events: list[str], listening: Deferred[IListeningPort]) -> None:
-        self.events = events
-        self.listening = listening
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:  # noqa: N803
-        self.events.append("listen")
-        return self.listening
 
 
 class Followers(Factory):
@@ -79,14 +41,14 @@ class SenderServiceTests(SynchronousTestCase):
     def start(self, listening: Deferred[Any] | None = None) -> SenderService:
         """A service that was started."""
         endpoint = ServerEndpoint(self.events, listening or succeed(self.port))
-        self.service = SenderService(endpoint, self.followers, grace=4.0)
+        self.service = SenderService([endpoint], self.followers, grace=4.0)
         self.service.startService()
         return self.service
 
     def test_listens(self) -> None:
         """A service that was started listens, and says where."""
         service = self.start()
-        self.assertIs(self.successResultOf(service.listening()), self.port)
+        self.assertEqual(self.successResultOf(service.listening()), (self.port,))
         self.assertIn("listening on IPv4Address", self.log[0])
         self.assertIn("5433", self.log[0])
 
@@ -96,20 +58,20 @@ class SenderServiceTests(SynchronousTestCase):
         service = self.start(fail(error))
         self.failureResultOf(service.listening(), CannotListenError)
         self.failureResultOf(service.listening(), CannotListenError)
-        self.assertIn("cannot listen: ", self.log[0])
+        self.assertIn("cannot listen on tcp:5433: ", self.log[0])
         self.assertIn("5433", self.log[0])
         self.followers.drained.callback(None)
         self.successResultOf(service.stopService())
-        self.assertNotIn("stop listening", self.events)
+        self.assertNotIn("close 5433", self.events)
 
     def test_stops_in_order(self) -> None:
         """First nobody is let in any more, then those who are in are seen off."""
         service = self.start()
         self.port.closed = Deferred()
         stopped = service.stopService()
-        self.assertEqual(self.events, ["listen", "stop listening"])
+        self.assertEqual(self.events, ["open tcp:5433", "close 5433"])
         self.port.closed.callback(None)
-        self.assertEqual(self.events, ["listen", "stop listening", "drain 4"])
+        self.assertEqual(self.events, ["open tcp:5433", "close 5433", "drain 4"])
         self.assertNoResult(stopped)
         self.followers.drained.callback(None)
         self.successResultOf(stopped)
@@ -118,7 +80,7 @@ class SenderServiceTests(SynchronousTestCase):
         """Letting nobody in any more leaves those alone who are in."""
         service = self.start()
         self.successResultOf(service.stop_accepting())
-        self.assertEqual(self.events, ["listen", "stop listening"])
+        self.assertEqual(self.events, ["open tcp:5433", "close 5433"])
         self.assertTrue(service.running)
 
     def test_stopped_before_it_listens(self) -> None:
@@ -126,15 +88,16 @@ class SenderServiceTests(SynchronousTestCase):
         listening: Deferred[IListeningPort] = Deferred()
         service = self.start(listening)
         stopped = service.stopService()
-        self.assertEqual(self.events, ["listen"])
+        self.assertEqual(self.events, ["open tcp:5433"])
         listening.callback(self.port)
-        self.assertEqual(self.events, ["listen", "stop listening", "drain 4"])
+        self.assertEqual(self.events, ["open tcp:5433", "close 5433", "drain 4"])
         self.followers.drained.callback(None)
         self.successResultOf(stopped)
 
     def test_never_started(self) -> None:
         """A service that was not started has no port to close."""
         self.followers.drained.callback(None)
-        service = SenderService(ServerEndpoint(self.events, succeed(self.port)), self.followers)
+        endpoint = ServerEndpoint(self.events, succeed(self.port))
+        service = SenderService([endpoint], self.followers)
         self.successResultOf(service.stopService())
         self.assertEqual(self.events, ["drain 10"])

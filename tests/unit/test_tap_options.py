@@ -27,6 +27,7 @@ from walstream.protocols.settings import SenderSettings
 from walstream.services.slot_care import SlotCare
 from walstream.tap import Options
 from walstream.tap.options import DemoOptions, HubOptions, ReceiveOptions, SendOptions
+from walstream.tap.tls_group import TLSOptions
 from walstream.upstream import UpstreamHost
 
 _T = TypeVar("_T")
@@ -493,9 +494,21 @@ class ListenOptionsTests(OptionsCase):
     def test_listen(self) -> None:
         """The endpoint is passed on as it is."""
         for options in (self.send(), self.hub()):
-            self.assertEqual(options.listen, "tcp:5433:interface=127.0.0.1")
+            self.assertEqual(options.listen, ("tcp:5433:interface=127.0.0.1",))
         short = self.command(SendOptions, "send", self.archive, "-lunix:/run/x")
-        self.assertEqual(short.listen, "unix:/run/x")
+        self.assertEqual(short.listen, ("unix:/run/x",))
+
+    def test_several(self) -> None:
+        """In the order in which they are given; each is checked, and named if it will not do."""
+        near = "tcp:5433:interface=127.0.0.1"
+        for options in (self.send("-lunix:/run/x"), self.hub("--listen", "unix:/run/x")):
+            self.assertEqual(options.listen, (near, "unix:/run/x"))
+        for words, said in (
+            (("-ltcp:5434",), "--listen: 'tcp:5434' will not do"),
+            (("-ltcp:5434", "-lunix:/run/x"), "--listen: 'tcp:5434' will not do"),
+            ((LISTEN,), f"--listen: {near!r} is given twice"),
+        ):
+            self.assert_refused(("send", self.archive, LISTEN, *words), said)
 
     def test_missing(self) -> None:
         """Without it there is an error with an example."""
@@ -508,7 +521,7 @@ class ListenOptionsTests(OptionsCase):
             ("send", self.archive, "-ltcp:5433"), "--listen: 'tcp:5433'", "--trust-network"
         )
         options = self.command(SendOptions, "send", self.archive, "-ltcp:5433", "--trust-network")
-        self.assertEqual(options.listen, "tcp:5433")
+        self.assertEqual(options.listen, ("tcp:5433",))
 
     def test_access(self) -> None:
         """Who comes in: everybody, or whom the files let in, which are named in full."""
@@ -530,6 +543,15 @@ class ListenOptionsTests(OptionsCase):
         options = self.command(SendOptions, *words, "--trust-network")
         assert options.access is not None
         self.assertTrue(options.access.may_trust_strangers)
+
+    def test_access_from_other_machines_by_one_of_several(self) -> None:
+        """One that they can reach is enough."""
+        self.patch(TLSOptions, "_tls", lambda _: None)
+        safe = ("--hba=h", "--tls-certificate=c")
+        for where, may_trust in (("unix:/run/x", True), ("tcp:5434", False)):
+            access = self.send(*safe, "--listen", where).access
+            assert access is not None
+            self.assertIs(access.may_trust_strangers, may_trust)
 
     def test_access_without_rules(self) -> None:
         """Maps and roles are of no use."""

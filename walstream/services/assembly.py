@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
-
-from twisted.internet.endpoints import serverFromString
 
 from walstream.archive.reader import ArchiveReader
 from walstream.protocols.downstream import NOBODY, Downstream, DownstreamSettings
@@ -24,7 +23,7 @@ from walstream.services.control_document import Document, ReceivingSide, Sending
 from walstream.services.control_values import feedback_value, policy_value, sync_state
 from walstream.services.endpoint import UpstreamEndpoint
 from walstream.services.hub import HubService, Storage
-from walstream.services.listen import private_socket
+from walstream.services.listen import server_endpoints
 from walstream.services.loop_watch import LoopWatch
 from walstream.services.receive import ReceiverService
 from walstream.services.send import SenderService
@@ -98,7 +97,7 @@ def slot(
 def send(
     reactor: Any,
     archive: _Path,
-    listen: str,
+    listen: str | Sequence[str],
     settings: SenderSettings,
     *,
     slot_care: SlotCare = _PLAIN_SLOT_CARE,
@@ -109,7 +108,7 @@ def send(
 ) -> HubService:
     """Serve the directory *archive*, which another process may be filling.
 
-    :param listen: a Twisted server endpoint string.
+    :param listen: a Twisted server endpoint string, or several; all are served alike.
     :param slot_care: how its slots are kept.
     :param control: where the control socket is: see `control_sockets`.
     :param processes: how many processes send; with more than one, this one does not.
@@ -120,7 +119,7 @@ def send(
     slots, keeper = slot_care.keep(reactor, archive)
     senders = make_senders(reactor, archive, reader, slots, settings, processes, tls, access)
     factory = senders.factory
-    sender = SenderService(serverFromString(reactor, private_socket(listen)), factory)
+    sender = SenderService(server_endpoints(reactor, listen), factory)
     document = Document("send", reader.paths.root, reader, reactor, time.time)
     document.sending = SendingSide(factory.standbys, settings, slots, factory.look)
     sockets = control_sockets(reactor, control, reader, document)
@@ -133,7 +132,7 @@ def hub(
     archive: _Path,
     upstream: Upstream,
     settings: ReceiverSettings,
-    listen: str,
+    listen: str | Sequence[str],
     sender_settings: SenderSettings,
     *,
     verbose: bool = False,
@@ -148,7 +147,7 @@ def hub(
     """Receive from *upstream* into the directory *archive*, and serve it.
 
     :param settings: with ``synchronous=True``: what is served is what is durable.
-    :param listen: a Twisted server endpoint string.
+    :param listen: a Twisted server endpoint string, or several; all are served alike.
     :param care: how the archive is filled and looked after.
     :param downstream: what is reported and passed on upstream for those who are served.
     :param slot_care: how its slots are kept.
@@ -177,7 +176,7 @@ def hub(
         loop_watch=LoopWatch(standbys),
         downstream=made,
     )
-    sender = SenderService(serverFromString(reactor, private_socket(listen)), factory)
+    sender = SenderService(server_endpoints(reactor, listen), factory)
     document = Document("hub", directory.paths.root, directory, reactor, time.time, directory)
     document.receiving = _receiving_side(receiver, settings, made)
     document.sending = SendingSide(

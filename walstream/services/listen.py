@@ -1,6 +1,6 @@
-"""Whether a server endpoint string reaches further than this machine.
+"""Server endpoint strings: whether they reach further than this machine, and what they stand for.
 
-Where it does, clients have to prove who they are, and what they get has to be encrypted. Twisted
+Where one does, clients have to prove who they are, and what they get has to be encrypted. Twisted
 itself answers the question: the endpoint is told to listen on a reactor that only takes down what
 it is asked.
 """
@@ -8,16 +8,26 @@ it is asked.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from zope.interface import implementer
 
 from walstream.errors import FormatError
 
-__all__ = ["check_endpoint", "private_socket", "reaches_out"]
+__all__ = [
+    "ServerEndpoint",
+    "check_endpoint",
+    "check_endpoints",
+    "private_socket",
+    "reaches_out",
+    "server_endpoints",
+]
 
 _REMEDY = (
     "or let it listen on this machine only, e.g. tcp:5433:interface=127.0.0.1 or "
@@ -25,6 +35,61 @@ _REMEDY = (
 )
 # Colons that separate the arguments of an endpoint string: those without a backslash before them.
 _ARGUMENTS = re.compile(r"((?:[^:\\]|\\.)*)(?::|$)", re.DOTALL)
+
+
+@implementer(IStreamServerEndpoint)
+class ServerEndpoint:
+    """What a server endpoint string stands for; as text it is that string.
+
+    A UNIX socket is for its owner only, unless the string says otherwise.
+    """
+
+    def __init__(self, reactor: Any, description: str) -> None:
+        self._description = description
+        self._endpoint: IStreamServerEndpoint = serverFromString(
+            reactor, private_socket(description)
+        )
+
+    def __str__(self) -> str:
+        return self._description
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:  # noqa: N803
+        """Listen, as Twisted does."""
+        return self._endpoint.listen(protocolFactory)
+
+
+def server_endpoints(reactor: Any, listen: str | Sequence[str]) -> list[ServerEndpoint]:
+    """What a server endpoint string, or several, stand for.
+
+    :raises ValueError: if one is none.
+    """
+    descriptions = [listen] if isinstance(listen, str) else listen
+    return [ServerEndpoint(reactor, description) for description in descriptions]
+
+
+def check_endpoints(
+    descriptions: Sequence[str],
+    *,
+    trust_network: bool,
+    has_rules: bool = False,
+    has_tls: bool = False,
+) -> None:
+    """Check server endpoint strings that are to be listened on together: see `check_endpoint`.
+
+    :raises FormatError: of the first that will not do, or is at the address of one before it.
+    """
+    taken: dict[object, str] = {}
+    for description in descriptions:
+        check_endpoint(
+            description, trust_network=trust_network, has_rules=has_rules, has_tls=has_tls
+        )
+        # Two of a kind that tells no address are the same if their texts are.
+        for address in _probed(description).addresses or [description]:
+            other = taken.get(address)
+            if other is not None:
+                how = "is given twice" if other == description else f"and {other!r} are the same"
+                raise FormatError(f"{description!r} {how}: leave one of them out")
+            taken[address] = description
 
 
 def check_endpoint(
@@ -81,7 +146,7 @@ def _reach(description: str) -> str | None:
     if description.partition(":")[0].lower() == "systemd":
         return "systemd knows who can reach its socket, walstream does not"
     probe = _probed(description)
-    if not probe.asked:
+    if not probe.addresses:
         return "who can reach it is not to be seen"
     for interface in probe.interfaces:
         if not _is_loopback(interface):
@@ -133,17 +198,17 @@ class _ListeningProbe:
     """Stands in for a reactor (`IReactorTCP`, `IReactorUNIX`) that endpoints listen on."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.addresses: list[object] = []
         self.ports: list[int] = []
         self.interfaces: list[str] = []
 
     def listenTCP(self, port: int, factory: object, backlog: int = 50, interface: str = "") -> None:
-        self.asked = True
+        self.addresses.append((interface, port))
         self.ports.append(port)
         self.interfaces.append(interface)
 
-    def listenUNIX(self, *arguments: object, **options: object) -> None:  # noqa: N802
-        self.asked = True
+    def listenUNIX(self, address: str, *arguments: object, **options: object) -> None:  # noqa: N802
+        self.addresses.append(os.path.abspath(address))
 
 
 def _is_loopback(interface: str) -> bool:

@@ -1,4 +1,4 @@
-"""Serving with more than one core: several workers behind one port.
+"""Serving with more than one core: several workers behind the same ports.
 
 Python runs on one core. The main process listens, and hands each connection, as a file descriptor,
 to the worker that has the fewest; what there is only once stays with it: slots, the numbers of
@@ -174,10 +174,12 @@ class SenderProcesses(Factory):
             return
         self._waiting.append(transport)
         self._hand_out()
-        if len(self._waiting) == _MOST_WAITING:
-            self._inlet.close_behind(transport)
-            if not self._pool.available:
-                self._log.error("no worker can take a connection: clients have to wait")
+        if len(self._waiting) < _MOST_WAITING:
+            return
+        # From each port at most those of one turn come on top of that.
+        self._inlet.close_behind(transport)
+        if len(self._waiting) == _MOST_WAITING and not self._pool.available:
+            self._log.error("no worker can take a connection: clients have to wait")
 
     def _hand_out(self) -> None:
         while self._waiting and (workers := self._ready_for_more()):

@@ -15,6 +15,7 @@ from twisted.python import usage
 __all__ = ["CommandOptions"]
 
 _T = TypeVar("_T")
+_G = TypeVar("_G")
 
 
 class CommandOptions(usage.Options):
@@ -39,10 +40,12 @@ class CommandOptions(usage.Options):
     def checked(self, name: str, parse: Callable[[str], _T]) -> _T | None:
         """The value of option *name* as *parse* understands it; None if it was not given."""
         text = self[name]
-        if text is None:
-            return None
+        return None if text is None else self.understood(name, text, parse)
+
+    def understood(self, name: str, given: _G, parse: Callable[[_G], _T]) -> _T:
+        """What was given for option *name* as *parse* understands it."""
         try:
-            return parse(text)
+            return parse(given)
         except ValueError as error:
             raise usage.UsageError(f"--{name}: {error}") from error
 

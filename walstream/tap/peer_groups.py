@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
@@ -184,13 +185,6 @@ class ListenOptions(AccessOptions):
     """Whom the archive is served to."""
 
     optParameters = [
-        [
-            "listen",
-            "l",
-            None,
-            "Where to listen: a Twisted endpoint, such as tcp:5433:interface=127.0.0.1 or "
-            "unix:/run/walstream/.s.PGSQL.5433.",
-        ],
         ["sender-timeout", None, "60", "Seconds that a client may be silent; 0: for ever."],
         [
             "hold-ahead",
@@ -218,36 +212,50 @@ class ListenOptions(AccessOptions):
         ]
     ]
 
+    #: Where to listen: server endpoint strings.
+    listen: tuple[str, ...] = ()
     _delays: Mapping[str, float] = MappingProxyType({})
+
+    def opt_listen(self, text: str) -> None:
+        """Where to listen: a Twisted endpoint, such as tcp:5433:interface=127.0.0.1 or
+        unix:/run/walstream/.s.PGSQL.5433. May be given more than once.
+        """
+        self.listen += (text,)
+
+    opt_l = opt_listen
 
     def opt_delay(self, text: str) -> None:
         """A client, by its application_name, that gets WAL only when it has been here for so long:
         NAME=TIME, such as late=8h; * for all that are not named. May be given more than once.
         """
-        try:
-            name, delay = named_duration(text)
-        except ValueError as error:
-            raise usage.UsageError(f"--delay: {error}") from error
+        name, delay = self.understood("delay", text, named_duration)
         self._delays = {**self._delays, name: delay}
 
     def postOptions(self) -> None:
         """Check where to listen."""
         from walstream.protocols.settings import SenderSettings
-        from walstream.services.listen import check_endpoint, reaches_out
+        from walstream.services.listen import check_endpoints, reaches_out
 
         super().postOptions()
-        self.listen = self.required(
-            "listen", "say where to listen, such as --listen=tcp:5433:interface=127.0.0.1"
-        )
+        if not self.listen:
+            raise usage.UsageError(
+                "--listen is missing: say where to listen, such as "
+                "--listen=tcp:5433:interface=127.0.0.1"
+            )
         trust = bool(self["trust-network"])
-        self.checked(
+        self.understood(
             "listen",
-            lambda text: check_endpoint(
-                text, trust_network=trust, has_rules=self.has_rules, has_tls=self.has_tls
+            self.listen,
+            partial(
+                check_endpoints,
+                trust_network=trust,
+                has_rules=self.has_rules,
+                has_tls=self.has_tls,
             ),
         )
         self.access: Access | None = self.make_access(
-            self["archive"], may_trust_strangers=trust or not reaches_out(self.listen)
+            self["archive"],
+            may_trust_strangers=trust or not any(map(reaches_out, self.listen)),
         )
         self.processes: int = self.checked("processes", processes) or 1
         self.sender_settings: SenderSettings = SenderSettings(

@@ -59,6 +59,18 @@ class MainTests(SynchronousTestCase):
         self.assertEqual(self.status("echo"), 99)
         self.assertIn("word", self.err.getvalue())
 
+    def test_an_option_given_twice(self) -> None:
+        """Of two values none wins in silence, unless they are a list."""
+        for words, name in (
+            (("-n1", "--number", "1"), "--number/-n"),
+            (("--name=a", "--name=b"), "--name"),
+        ):
+            self.assertEqual(self.status("echo", "hello", *words), 99)
+            said = self.err.getvalue().splitlines()[-1]
+            self.assertIn(f"argument {name}: is given twice", said)
+        for words in (("-n1", "--name=a"), ("--flag", "--flag"), ("--each=a", "--each=b")):
+            self.assertEqual(self.status("echo", "hello", *words), 7)
+
     def test_help_and_version(self) -> None:
         """Neither needs a command."""
         self.assertEqual(self.status("--help"), 0)
@@ -75,3 +87,7 @@ class MainTests(SynchronousTestCase):
 def add_arguments(parser: ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("word")
+    parser.add_argument("--number", "-n", type=int, default=1)
+    parser.add_argument("--name", action="store")
+    parser.add_argument("--flag", action="store_true")
+    parser.add_argument("--each", action="append")

@@ -99,6 +99,24 @@ class CommandTests(OptionsCase):
         """Words that belong to no option are an error."""
         self.assertRaises(usage.UsageError, self.receive, "surplus")
 
+    def test_given_twice(self) -> None:
+        """What would win in silence is an error, also by another name, or with the same value."""
+        for words, name in (
+            (("demo", "--rows=1", "--rows=2"), "rows"),
+            (("send", self.archive, LISTEN, "--hba=a", "--hba", "b"), "hba"),
+            (("send", self.archive, LISTEN, self.archive), "archive"),
+            (("receive", "-Da", "--directory=b"), "archive"),
+            (("hub", "--upstream=host=a", "--dbname=host=b"), "upstream"),
+            (("hub", "-Sa", "--slot=a"), "slot"),
+        ):
+            self.assertEqual(
+                self.refusal(*words), f"--{name} is given twice: leave one of them out"
+            )
+
+    def test_flags_given_twice(self) -> None:
+        """They say the same."""
+        self.assertTrue(self.receive("-v", "--verbose")["verbose"])
+
     def test_version(self) -> None:
         """The version is walstream's, also behind a command."""
         for words in (("--version",), ("receive", "--version"), ("hub", "-V")):
@@ -628,6 +646,11 @@ class LimitOptionsTests(OptionsCase):
         ):
             option = word.partition("=")[0]
             self.assert_refused(("send", self.archive, LISTEN, word), f"{option}: ", said)
+
+    def test_two_delays_of_one_name(self) -> None:
+        """Of which one would win in silence."""
+        words = ("send", self.archive, LISTEN, "--delay=late=8h", "--delay=*=1h", "--delay=late=8h")
+        self.assert_refused(words, "--delay is given twice for late")
 
     def test_of_one_command_only(self) -> None:
         """What one command line says is not in the next one's."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from walstream import __version__
 from walstream.errors import WalstreamError
@@ -117,10 +117,36 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.HelpFormatter(prog, width=width - 2)
 
 
+class _Once(argparse.Action):
+    """Keeps the value of an option, once: argparse would let the last one win, in silence."""
+
+    _is_given = False
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if self._is_given:
+            raise argparse.ArgumentError(self, "is given twice: leave one of them out")
+        self._is_given = True
+        setattr(namespace, self.dest, values)
+
+
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors exit as its command says: 2 means something else to PostgreSQL."""
+    """A parser whose errors exit as its command says: 2 means something else to PostgreSQL.
+
+    May parse once.
+    """
 
     failure = 2
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for store in (None, "store"):
+            self.register("action", store, _Once)
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)

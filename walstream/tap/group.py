@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from twisted.python import usage
 
@@ -24,6 +24,19 @@ class CommandOptions(usage.Options):
     # usage collects these from all the classes that an object is of.
     optParameters: list[list[str | None]] = []
     optFlags: list[list[str | None]] = []
+
+    _given: frozenset[str] = frozenset()
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        """Take the value of an option, once. usage itself would let the last one win, in silence.
+
+        A flag's value is a number: it says the same when it is given twice.
+        """
+        if isinstance(value, str):
+            if name in self._given:
+                raise usage.UsageError(f"--{name} is given twice: leave one of them out")
+            self._given |= {name}
+        super().__setitem__(name, value)
 
     def postOptions(self) -> None:
         """Check the options; groups go on from here."""

@@ -108,8 +108,9 @@ class UpstreamOptions(CommandOptions):
                 "--upstream is missing: say where the server is, such as "
                 "--upstream='host=db1 user=replicator', or set PGHOST"
             )
-        text = self["upstream"] = self["upstream"] or ""
-        for name in secrets_in(text):
+        if self["upstream"] is None:
+            self["upstream"] = ""
+        for name in secrets_in(self["upstream"]):
             _log.warn(
                 "{name} is on the command line, where every user of this machine can see it (ps): "
                 "use --password-file, a password file (~/.pgpass) or a systemd credential",
@@ -229,6 +230,8 @@ class ListenOptions(AccessOptions):
         NAME=TIME, such as late=8h; * for all that are not named. May be given more than once.
         """
         name, delay = self.understood("delay", text, named_duration)
+        if name in self._delays:
+            raise usage.UsageError(f"--delay is given twice for {name}: leave one of them out")
         self._delays = {**self._delays, name: delay}
 
     def postOptions(self) -> None:

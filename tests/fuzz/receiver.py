@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -38,6 +39,8 @@ from walstream.wire.messages import (
     row_description,
 )
 
+T = TypeVar("T")
+
 # What a receiver does of its own accord: see protocols/phases.py.
 _OWN = {("AUTHENTICATING", "STARTING"), ("READY", "QUERYING"), ("STREAMING", "STOPPING")}
 
@@ -54,11 +57,10 @@ def result(*values: bytes | None) -> bytes:
 class _Receiver(WALReceiver):
     """One that has no thread to compute in."""
 
-    def in_thread(
-        self, function: Callable[[int, bytes], bytes | None], code: int, data: bytes
-    ) -> Deferred[bytes | None]:
-        if data.count(b"i=4096") == 1:
-            return maybeDeferred(function, code, data)
+    def in_thread(self, job: Callable[[], T]) -> Deferred[T]:
+        assert isinstance(job, partial), "with what the server has sent"
+        if job.args[-1].count(b"i=4096") == 1:
+            return maybeDeferred(job)
         return fail(Disconnected("too much work for a test"))
 
 

@@ -240,6 +240,15 @@ class AccountTests(GateCase):
             error = self.refusal(address=None, account=account)
             self.assertEqual(error.message, 'Peer authentication failed for user "standby1"')
 
+    def test_a_directory_service_that_hangs(self) -> None:
+        """Who comes in by a password, for which a disk is read, does not notice."""
+        self.add("standby2")
+        self.open("local replication standby1 peer", "local replication all scram-sha-256")
+        self.lanes[1].run = lambda job: Deferred()  # type: ignore[method-assign]
+        waiting = self.gate.admit(Applicant("standby1", account=os.getuid()))
+        self.ask("standby2", address=None, account=os.getuid())
+        self.assertNoResult(waiting)
+
 
 class CertificateTests(GateCase):
     """What a certificate says."""

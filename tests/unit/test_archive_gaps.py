@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from tests.unit.archives import IDENTITY, SIZE, START, ArchiveCase, DirectoryCase, history
 from tests.unit.log_capture import capture_log
-from walstream.archive import ArchiveDirectory, Equipment
+from walstream.archive import ArchiveDirectory, Equipment, abandoned
 from walstream.archive.ledger import Ledger, load_ledger
 from walstream.archive.paths import ArchivePaths
 from walstream.errors import (
@@ -26,6 +26,7 @@ from walstream.errors import (
     WALUnavailable,
 )
 from walstream.formats.lsn import LSN
+from walstream.formats.pages import PAGE_SIZE
 from walstream.interfaces import WALPosition
 from walstream.testing.disk import ManualLane, ScriptedFiles
 from walstream.testing.wal import WALBuilder
@@ -316,6 +317,39 @@ class RewindTests(ArchiveCase):
         said = self.failure(self.archive.rewind(self.at), TimelineMismatch)
         self.assertIn(f"ends at {more}, is whole", said)
         self.assertEqual(self.archive.durable_position(), before)
+
+    def test_piece_by_piece(self) -> None:
+        """A long record is looked at in the lane, little of it at a time; or very little."""
+        self.receive(self.at + SIZE + SIZE // 2)
+        self.writing.is_held = True
+        rewound = self.archive.rewind(self.at)
+        jobs = 0
+        while self.writing.waiting:
+            self.assertNoResult(rewound)
+            self.writing.work(1)
+            jobs += 1
+        self.successResultOf(rewound)
+        self.assertGreater(jobs, (SIZE + SIZE // 2) // abandoned._PIECE)
+        self.writing.release()
+
+    def test_pieces_of_any_size(self) -> None:
+        """Records and their headers may be cut anywhere: a whole one is found."""
+        more = self.builder.end
+        self.builder.noop(100)
+        self.receive(self.builder.end)
+        for size in (1000, PAGE_SIZE, 100_003):
+            self.patch(abandoned, "_PIECE", size)
+            said = self.failure(self.archive.rewind(self.at), TimelineMismatch)
+            self.assertIn(f"ends at {more}, is whole", said)
+
+    def test_damage(self) -> None:
+        """What is no WAL is not given up as the beginning of a record; it is said where it is."""
+        self.receive(self.at + SIZE + SIZE // 2)
+        with (self.path / self.name(6)).open("r+b") as file:
+            file.seek(SIZE // 2)
+            file.write(b"nonsense")
+        said = self.failure(self.archive.rewind(self.at), TimelineMismatch)
+        self.assertIn(f"what the archive holds from {self.at} on: ", said)
 
     def test_nothing_beyond(self) -> None:
         """Nothing is to be done."""

@@ -13,12 +13,13 @@ ROOT = CHECKOUT / "walstream"
 
 # What each part of walstream may import of the others, besides itself.
 FORMATS = {"errors", "formats"}
-INTERFACES = FORMATS | {"wire", "gates", "interfaces"}
+INTERFACES = FORMATS | {"wire", "system", "gates", "interfaces"}
 PARTS = INTERFACES | {"protocols", "archive", "access", "tls"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "formats": {"errors"},
     "wire": FORMATS,
+    "system": {"errors"},
     "gates": FORMATS | {"wire"},
     "interfaces": FORMATS | {"wire", "gates"},
     "protocols": INTERFACES,

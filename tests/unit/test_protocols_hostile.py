@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -35,6 +35,8 @@ from walstream.wire.messages import (
     query,
 )
 
+T = TypeVar("T")
+
 
 class HostileCase(SynchronousTestCase):
     """A client that has connected to a scripted server, and knows a password."""
@@ -43,18 +45,16 @@ class HostileCase(SynchronousTestCase):
         self.clock = Clock()
         self.transport = FlowTransport(clock=self.clock)
         self.client = StreamClient(Login("alice", "sesame"), Dialect.MODERN, self.clock, 60.0)
-        self.jobs: list[tuple[Deferred[bytes | None], Callable[[], bytes | None]]] = []
+        self.jobs: list[tuple[Deferred[Any], Callable[[], Any]]] = []
         self.client.in_thread = self.in_thread  # type: ignore[method-assign]
         self.transport.connect(self.client)
         self.server = ScriptedPeer(self.transport, plays="server")
         self.server.expect_startup({"user": "alice"})
 
-    def in_thread(
-        self, function: Callable[[int, bytes], bytes | None], code: int, data: bytes
-    ) -> Deferred[bytes | None]:
+    def in_thread(self, job: Callable[[], T]) -> Deferred[T]:
         """A thread that is as slow as a test wants it."""
-        result: Deferred[bytes | None] = Deferred()
-        self.jobs.append((result, lambda: function(code, data)))
+        result: Deferred[T] = Deferred()
+        self.jobs.append((result, job))
         return result
 
     def finish_job(self) -> None:

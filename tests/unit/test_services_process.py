@@ -118,15 +118,41 @@ class ProcessServiceTests(SynchronousTestCase):
         self.assertNotIn(signal.SIGHUP, self.handlers)
         self.setUp()
         read: list[str] = []
-        self.work.reloads = [lambda: read.append("this"), lambda: read.append("that")]
-        self.service = ProcessService(
-            self.work, self.reactor, self.note_failure, install=self.handlers.__setitem__
-        )
-        self.start()
+        self.reload_by(lambda: read.append("this"), lambda: read.append("that"))
         self.handlers[signal.SIGHUP](signal.SIGHUP, None)
         self.assertEqual(read, ["this", "that"])
         self.assertEqual(self.reactor.stops, 0)
         self.assertIn("received SIGHUP, reloading configuration files", self.log)
+
+    def reload_by(self, *reloads: Callable[[], object]) -> None:
+        """Start what reads files again by those."""
+        self.work.reloads = [*reloads]
+        self.service = ProcessService(
+            self.work, self.reactor, self.note_failure, install=self.handlers.__setitem__
+        )
+        self.start()
+
+    def test_reload_that_fails(self) -> None:
+        """Is in the log, and keeps no other from being done; late or at once."""
+
+        def break_down() -> None:
+            raise RuntimeError("for the test")
+
+        read: list[str] = []
+        failures = [break_down, lambda: fail(RuntimeError("for the test"))]
+        self.reload_by(*failures, lambda: read.append("that"))
+        self.handlers[signal.SIGHUP](signal.SIGHUP, None)
+        self.assertEqual(read, ["that"])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
+        self.assertEqual(self.reactor.stops, 0)
+
+    def test_reload_at_the_end(self) -> None:
+        """Whoever is leaving reads nothing any more: it may be closed already."""
+        read: list[str] = []
+        self.reload_by(lambda: read.append("this"))
+        self.work.outcome.set(None)
+        self.handlers[signal.SIGHUP](signal.SIGHUP, None)
+        self.assertEqual(read, [])
 
     def test_handlers_after_the_reactors(self) -> None:
         """Signals are taken over once the reactor runs, which installs its own before."""

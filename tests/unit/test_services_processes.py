@@ -150,6 +150,17 @@ class SenderProcessesTests(SynchronousTestCase):
         self.workers[0].adopting[0].callback({})
         self.assertTrue(connection.is_closed)
 
+    def test_reload(self) -> None:
+        """Workers that are starting are told, too: they may have read what there was before."""
+        self.workers[0].end("it was killed")
+        self.patch(FakeWorker, "that_starts", FakeWorker)
+        self.clock.advance(0.1)
+        self.assertFalse(self.workers[3].starting.called)
+        self.processes.reload(tls=True)
+        told = [("reload", True) in worker.calls for worker in self.workers]
+        self.assertEqual(told, [False, True, True, True])
+        self.workers[3].started()
+
     def test_a_worker_dies_before_it_has_it(self) -> None:
         """Perhaps it has answered already: the client has to connect again."""
         connection = self.connect()

@@ -7,16 +7,20 @@ import pickle
 import socket
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.channels import ChannelPair
 from tests.unit.conversation import IDENTITY, START, STARTUP, MemorySlots, kinds
+from walstream.access.policy import AccessFiles
 from walstream.archive.serving import Storage
 from walstream.formats.lsn import LSN
 from walstream.interfaces import WALPosition
 from walstream.protocols.settings import SenderSettings
+from walstream.services import worker
+from walstream.services.access import Access
+from walstream.services.tls_files import TLSFiles
 from walstream.services.worker import Worker
 from walstream.services.worker_channel import (
     Adopt,
@@ -25,6 +29,7 @@ from walstream.services.worker_channel import (
     CancelStream,
     Drain,
     Leave,
+    Reload,
     Terminate,
 )
 from walstream.services.worker_host import MainEnd
@@ -78,10 +83,29 @@ class Owner:
     """The worker, in the main process's eyes."""
 
 
-class WorkerTests(SynchronousTestCase):
-    """`Worker`, once it has begun."""
+class FakeFiles:
+    """What reads files; notes what is done with it."""
 
-    def setUp(self) -> None:
+    def __init__(self, name: str, calls: list[str]) -> None:
+        self._name = name
+        self._calls = calls
+
+    def open(self) -> Deferred[None]:
+        return succeed(None)
+
+    def reload(self) -> None:
+        self._calls.append(f"reload {self._name}")
+
+    def close(self) -> Deferred[None]:
+        self._calls.append(f"close {self._name}")
+        return succeed(None)
+
+
+class WorkerCase(SynchronousTestCase):
+    """A worker that has begun."""
+
+    def begin(self, **more: bytes) -> None:
+        """Have it begin, with more than every one has."""
         self.reactor = FakeReactor()
         self.over: list[bool] = []
         self.store = MemorySlots()
@@ -91,7 +115,7 @@ class WorkerTests(SynchronousTestCase):
         self.worker = Worker(self.reactor, cast(Any, self.reader), self.over.append)
         self.pair = ChannelPair(self.main, self.worker)
         settings = pickle.dumps(SenderSettings(max_total_rate=1000))
-        begun = self.main.ask(Begin, settings=settings, clients=1)
+        begun = self.main.ask(Begin, settings=settings, clients=1, **more)
         self.turn()
         self.assertNoResult(begun)
         self.reader.opening.callback(None)
@@ -102,6 +126,48 @@ class WorkerTests(SynchronousTestCase):
         """What is said is heard, and answered."""
         self.reactor.advance(0)
         self.pair.deliver()
+
+
+class FilesTests(WorkerCase):
+    """What a worker does about the files that it reads itself."""
+
+    def setUp(self) -> None:
+        self.calls: list[str] = []
+        gate, tls_files = FakeFiles("access", self.calls), FakeFiles("tls", self.calls)
+        self.patch(Access, "gate", lambda *_: gate)
+        self.patch(worker, "_server_tls", lambda files: files)
+        self.patch(TLSFiles, "of", lambda tls, reactor: tls_files)
+
+    def begin_with_files(self) -> None:
+        access = Access(AccessFiles("hba", None, "roles"))
+        self.begin(access=pickle.dumps(access), tls=pickle.dumps("files"))
+
+    def test_reload(self) -> None:
+        """Either those of TLS, or those about who comes in; and none if there are none."""
+        self.begin_with_files()
+        for is_tls, expected in ((True, "reload tls"), (False, "reload access")):
+            self.main.tell(Reload, tls=is_tls)
+            self.turn()
+            self.assertEqual(self.calls.pop(), expected)
+        self.begin()
+        for is_tls in (True, False):
+            self.main.tell(Reload, tls=is_tls)
+            self.turn()
+        self.assertEqual(self.calls, [])
+
+    def test_it_leaves(self) -> None:
+        """And reads nothing any more."""
+        self.begin_with_files()
+        self.main.tell(Leave)
+        self.turn()
+        self.assertEqual(self.calls, ["close tls", "close access"])
+
+
+class WorkerTests(WorkerCase):
+    """`Worker`, once it has begun."""
+
+    def setUp(self) -> None:
+        self.begin()
 
     def hand_over(self) -> tuple[int, FlowTransport | None]:
         """A client is handed over; its number, and its end of the connection."""

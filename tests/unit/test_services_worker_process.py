@@ -29,6 +29,7 @@ from walstream.services.worker_channel import (
     Channel,
     Drain,
     Leave,
+    Reload,
     Terminate,
 )
 from walstream.services.worker_process import WorkerProcess
@@ -79,6 +80,11 @@ class FakeEnd(Channel):
     @Drain.responder
     def drain(self, grace: float, end: WALPosition) -> dict[str, object]:
         self.heard.append((grace, end))
+        return {}
+
+    @Reload.responder
+    def reload(self, tls: bool) -> dict[str, object]:
+        self.heard.append(("reload", tls))
         return {}
 
     @Leave.responder
@@ -249,13 +255,15 @@ class WorkerProcessTests(SynchronousTestCase):
             )
 
     def test_what_else_it_is_told(self) -> None:
-        """Of its sessions, and of the end."""
+        """Of its sessions, of files, and of the end."""
         end = self.start()
         self.worker.cancel(1)
         self.worker.terminate(2)
+        self.worker.reload(tls=True)
         drained = self.worker.drain(10.0, WALPosition(2, LSN(START)))
         self.worker.leave()
         self.reactor.pair.deliver()
         self.successResultOf(drained)
-        expected = [("cancel", 1), ("terminate", 2), (10.0, WALPosition(2, LSN(START))), "leave"]
+        drain = 10.0, WALPosition(2, LSN(START))
+        expected = [("cancel", 1), ("terminate", 2), ("reload", True), drain, "leave"]
         self.assertEqual(end.heard[1:], expected)

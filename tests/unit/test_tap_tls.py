@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from twisted.internet.defer import fail, maybeDeferred
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -161,10 +162,19 @@ class ServerFilesTests(TLSCase):
         tls = ServerTLS(ServerFiles(self.issued.certificate, self.issued.key))
         first = tls.context
         self.authority.issue("localhost", stem="server")
-        self.assertTrue(tls.reload())
+        self.assertTrue(self.successResultOf(tls.reload(maybeDeferred)))
         second = tls.context
         self.assertIsNot(first, second)
         self.issued.key.chmod(0o644)
-        self.assertFalse(tls.reload())
+        self.assertFalse(self.successResultOf(tls.reload(maybeDeferred)))
         self.assertIs(tls.context, second)
         self.assertIn("the old certificate stays in force: private key file", log[-1])
+
+    def test_reload_that_cannot_be(self) -> None:
+        """There is no thread for it: the old certificate stays in force then, too."""
+        log = capture_log(self)
+        tls = ServerTLS(ServerFiles(self.issued.certificate, self.issued.key))
+        first = tls.context
+        self.assertFalse(self.successResultOf(tls.reload(lambda _: fail(OSError("no thread")))))
+        self.assertIs(tls.context, first)
+        self.assertIn("the old certificate stays in force: no thread", log[-1])

@@ -71,6 +71,9 @@ class FakeWorker:
     def terminate(self, pid: int) -> None:
         self.calls.append(("terminate", pid))
 
+    def reload(self, *, tls: bool) -> None:
+        self.calls.append(("reload", tls))
+
     # What a test does.
 
     def end(self, how: str) -> None:

@@ -19,7 +19,7 @@ from zope.interface import implementer
 from walstream.access.near import own_addresses
 from walstream.access.permit import RolePermit
 from walstream.access.policy import AccessFiles, Policy, read_policy
-from walstream.access.proof import account_name, check_certificate, check_map, refused
+from walstream.access.proof import check_certificate, check_map, refused
 from walstream.access.resolver import HostNames
 from walstream.access.role_places import Places, RolePlaces
 from walstream.access.role_store import Roles, RoleStore
@@ -42,6 +42,7 @@ from walstream.formats.hba import (
 from walstream.formats.hba_address import Near
 from walstream.formats.log_text import quoted
 from walstream.gates import Admission, Applicant, IGate, IPermit
+from walstream.system.accounts import account_name
 from walstream.wire.scram_server import WRONG_PASSWORD, ScramServerExchange
 from walstream.wire.scram_verifier import DEFAULT_ITERATIONS
 
@@ -68,8 +69,9 @@ class AccessGate:
     when it is told to `reload`; the roles by themselves when their file has changed. What is not
     right leaves in force what was there before, and the log says so.
 
-    :param disk: runs what waits for a disk, or for the system's list of accounts.
-    :param network: runs what waits for a name server.
+    :param disk: runs what waits for a disk.
+    :param network: runs what waits for a name server, or for the system's list of accounts, which
+        may be a directory service's.
     :param has_tls: whether connections can be encrypted.
     :param is_exposed: whether other machines can connect, over a network that is not trusted.
     :param check: raises `FormatError` for rules that are not to take effect.
@@ -137,7 +139,7 @@ class AccessGate:
         self._secret = await self._disk.run(self._store.secret)
 
     async def _close(self) -> None:
-        self._network.close()  # a name server may take longer than we want to
+        self._network.close()  # it may take longer than we want to
         await self._disk.close()
 
     async def _reload(self) -> None:
@@ -212,7 +214,7 @@ class AccessGate:
 
     async def _peer(self, policy: Policy, rule: HBARule, applicant: Applicant) -> str:
         account = applicant.account
-        name = None if account is None else await self._disk.run(lambda: account_name(account))
+        name = None if account is None else await self._network.run(lambda: account_name(account))
         if name is None:
             raise refused(rule, applicant, f"local user {account} is not known. {_matched(rule)}")
         check_map(policy.maps, rule, name, applicant, _matched(rule))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pwd
 from collections.abc import Sequence
 
 from walstream.errors import CommandError
@@ -12,7 +11,7 @@ from walstream.formats.log_text import quoted
 from walstream.gates import Applicant
 from walstream.wire.encryption import Subject
 
-__all__ = ["account_name", "check_certificate", "check_map", "refused"]
+__all__ = ["check_certificate", "check_map", "refused"]
 
 # What PostgreSQL says (`auth_failed`), by the method of the rule.
 _FAILED = {
@@ -21,14 +20,6 @@ _FAILED = {
     AuthMethod.SCRAM: ("28P01", "password"),
     AuthMethod.TRUST: ("28000", '"trust"'),
 }
-
-
-def account_name(number: int) -> str | None:
-    """The name of an account of this machine, if there is one; may wait for a directory service."""
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return None
 
 
 def refused(rule: HBARule, applicant: Applicant, why: str) -> CommandError:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ from typing import Final
 
 from walstream.errors import FormatError
 from walstream.formats.role_file import Role, parse_roles
+from walstream.system.private_file import open_private
 from walstream.wire.scram_verifier import ScramVerifier
 
 __all__ = ["RoleStore", "Roles"]
@@ -110,24 +110,16 @@ class RoleStore:
         return _fingerprint(status)
 
     def _content(self) -> tuple[str, tuple[int, ...]]:
-        # O_NONBLOCK: a pipe would have us wait for a writer.
-        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(fd, "rb") as file:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise FormatError(f'"{self.path}" is not a file')
-            if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise FormatError(
-                    f'file of roles "{self.path}" has group or world access; permissions should '
-                    "be u=rw (0600) or less"
-                )
+        name = f'file of roles "{self.path}"'
+        with open(open_private(self.path, name), "rb") as file:
+            status = os.fstat(file.fileno())
             content = file.read(_LARGEST + 1)
         if len(content) > _LARGEST:
-            raise FormatError(f'file of roles "{self.path}" is too large')
+            raise FormatError(f"{name} is too large")
         try:
             return content.decode("utf-8"), _fingerprint(status)
         except UnicodeDecodeError:
-            raise FormatError(f'file of roles "{self.path}" is not UTF-8') from None
+            raise FormatError(f"{name} is not UTF-8") from None
 
     def _verifiers(self, roles: Mapping[str, Role]) -> Iterator[tuple[str, ScramVerifier]]:
         for role in roles.values():

@@ -7,36 +7,47 @@ beyond is of no use to anybody. A whole record there is another matter: it may b
 
 from __future__ import annotations
 
+from functools import partial
+
 from twisted.logger import Logger
 
 from walstream.archive.filesystem import FileSystem
+from walstream.archive.lane import Lane
 from walstream.archive.ledger import Ledger
 from walstream.archive.paths import ArchivePaths
 from walstream.archive.provider import ArchiveProvider
-from walstream.errors import TimelineMismatch
+from walstream.errors import DamagedWAL, TimelineMismatch
 from walstream.formats.lsn import LSN
-from walstream.formats.pages import PAGE_SIZE, Buffer
+from walstream.formats.page_rules import PageRules
+from walstream.formats.pages import PAGE_SIZE
 from walstream.formats.positions import WALPosition
-from walstream.formats.records import WALEnd, walk
+from walstream.formats.record_walk import FoundRecord, PieceWalk, RecordWalk
 from walstream.formats.segments import SegmentSize, parse_segment_file
 
 __all__ = ["beyond", "give_up_beyond", "remove_abandoned"]
 
 _log = Logger()
 
-# Read first: most records are short. The double of it next, and so on: as much as one record has.
-_FIRST = 64 << 10
+# So much is looked at in one go: for a thread, less than a millisecond of work as a rule.
+_PIECE = 256 << 10
 
 
 async def give_up_beyond(
-    provider: ArchiveProvider, size: SegmentSize, end: WALPosition, switch_point: LSN
+    provider: ArchiveProvider,
+    lane: Lane,
+    size: SegmentSize,
+    end: WALPosition,
+    switch_point: LSN,
 ) -> None:
     """See whether the WAL between *switch_point* and *end* may be given up, and say so.
 
+    A record may have 1 GiB: it is looked at in pieces, and none of them is kept.
+
+    :param lane: where it is looked at.
     :raises TimelineMismatch: if it is more than the beginning of a record.
     :raises WALUnavailable: if it cannot be read.
     """
-    found = await _read_beyond(provider, size, end, switch_point)
+    found = await _read_beyond(provider, lane, size, end, switch_point)
     if found is not None:
         raise TimelineMismatch(found)
     _log.warn(
@@ -49,24 +60,24 @@ async def give_up_beyond(
 
 
 async def _read_beyond(
-    provider: ArchiveProvider, size: SegmentSize, end: WALPosition, switch_point: LSN
+    provider: ArchiveProvider,
+    lane: Lane,
+    size: SegmentSize,
+    end: WALPosition,
+    switch_point: LSN,
 ) -> str | None:
     start = LSN(switch_point - switch_point % PAGE_SIZE)
+    search = _Search(start, size, switch_point)
     cursor = await provider.open(end.timeline, start)
     try:
-        wal, limit = bytearray(), _FIRST
         stop = min(end.lsn, cursor.available)
-        while True:
-            last = min(stop, start + limit)
-            while (missing := last - start - len(wal)) > 0:
-                piece = cursor.read(missing)
-                wal += piece
-                if not piece:
-                    await cursor.ready()
-            found = beyond(wal, start, size, switch_point)
-            if found is not None or last == stop:
+        while cursor.position < stop:
+            piece = bytes(cursor.read(min(_PIECE, stop - cursor.position)))
+            if not piece:
+                await cursor.ready()
+            elif (found := await lane.run(partial(search.take, piece))) is not None:
                 return found
-            limit *= 2
+        return None
     finally:
         cursor.close()
 
@@ -87,13 +98,30 @@ def remove_abandoned(files: FileSystem, paths: ArchivePaths, ledger: Ledger) -> 
             _log.warn("removed {name}: its timeline was left before it begins", name=name)
 
 
-def beyond(wal: Buffer, start: LSN, size: SegmentSize, switch_point: LSN) -> str | None:
+def beyond(wal: bytes, start: LSN, size: SegmentSize, switch_point: LSN) -> str | None:
     """What *wal*, a page's start first, has beyond a point, if not just an unfinished record."""
-    records = walk(wal, start, size)
-    try:
-        while (record := next(records)).end <= switch_point:
-            pass
-    except StopIteration as stop:
-        end: WALEnd = stop.value
-        return None if end.exhausted else f"what the archive holds from {end.lsn} on: {end.reason}"
-    return f"the record at {record.lsn}, which ends at {record.end}, is whole in the archive"
+    return _Search(start, size, switch_point).take(wal)
+
+
+class _Search:
+    """Looks for what is more than an unfinished record, in WAL that comes in pieces."""
+
+    def __init__(self, start: LSN, size: SegmentSize, switch_point: LSN) -> None:
+        self._walk = RecordWalk(start, PageRules(size), None)
+        self._pieces = PieceWalk(self._walk, start)
+        self._switch_point = switch_point
+
+    def take(self, piece: bytes) -> str | None:
+        """What has been found with this piece, if anything; the search is over then."""
+        records: list[FoundRecord] = []
+        reason: str | None = None
+        try:
+            self._pieces.feed(piece, records)
+        except DamagedWAL as damage:
+            reason = f"what the archive holds from {LSN(self._walk.end)} on: {damage}"
+        for lsn, end, _ in records:
+            if end > self._switch_point:
+                return (
+                    f"the record at {LSN(lsn)}, which ends at {LSN(end)}, is whole in the archive"
+                )
+        return reason

@@ -247,7 +247,7 @@ class ArchiveSink:
             held = self._durable
             if held is None or held.lsn <= switch_point:
                 return
-            await give_up_beyond(self._provider, self._size(), held, switch_point)
+            await give_up_beyond(self._provider, self._lane, self._size(), held, switch_point)
             self._public.told = self._durable = durable = WALPosition(held.timeline, switch_point)
             self._written = self._flushed = switch_point
             try:

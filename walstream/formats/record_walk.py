@@ -27,7 +27,15 @@ from walstream.formats.pages import (
 )
 from walstream.formats.record_skim import skim
 
-__all__ = ["RECORD_HEADER", "Checksum", "FoundRecord", "RecordWalk", "is_switch", "walk_through"]
+__all__ = [
+    "RECORD_HEADER",
+    "Checksum",
+    "FoundRecord",
+    "PieceWalk",
+    "RecordWalk",
+    "is_switch",
+    "walk_through",
+]
 
 #: A function that gives the CRC-32C (Castagnoli) of bytes, and takes that of the bytes before them
 #: to go on from as its second argument; such as that of the package crc32c.
@@ -295,18 +303,39 @@ class RecordWalk:
         return True
 
 
+class PieceWalk:
+    """Feeds a walk with WAL that comes in order, in pieces of any size.
+
+    :param position: where the first piece begins: where the walk does.
+    """
+
+    def __init__(self, walk: RecordWalk, position: int) -> None:
+        self._walk = walk
+        self._position = position
+        self._rest = b""
+
+    def feed(self, piece: bytes, found: list[FoundRecord] | None = None) -> None:
+        """Go on with *piece*.
+
+        :param found: takes the records that end in it.
+        :raises DamagedWAL: as `RecordWalk.feed`.
+        """
+        walk, position = self._walk, self._position
+        window = self._rest + piece if self._rest else piece
+        walk.feed(position, window, found)
+        behind = position + len(window)
+        self._rest = window[walk.needs - position :] if walk.needs < behind else b""
+        self._position = behind - len(self._rest)
+
+
 def walk_through(walk: RecordWalk, position: int, pieces: Iterable[bytes]) -> None:
     """Feed a walk with WAL from *position* on, in pieces of any size.
 
     :raises DamagedWAL: as `RecordWalk.feed`.
     """
-    rest = b""
+    walked = PieceWalk(walk, position)
     for piece in pieces:
-        window = rest + piece if rest else piece
-        walk.feed(position, window)
-        behind = position + len(window)
-        rest = window[walk.needs - position :] if walk.needs < behind else b""
-        position = behind - len(rest)
+        walked.feed(piece)
 
 
 def _wrong_checksum(lsn: int, end: int, said: int, computed: int) -> DamagedWAL:

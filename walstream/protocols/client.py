@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
@@ -18,7 +19,7 @@ from walstream.protocols.login import Login
 from walstream.protocols.phases import RECEIVER_TRANSITIONS, ReceiverPhase, after
 from walstream.protocols.questions import Answer
 from walstream.protocols.told import ToldByServer
-from walstream.protocols.unix_peer import check_peer
+from walstream.protocols.unix_peer import peer_check
 from walstream.wire import messages
 from walstream.wire.authentication import PasswordExchange
 from walstream.wire.encryption import Encryption, openssl_words
@@ -27,6 +28,8 @@ from walstream.wire.messages import AuthenticationCode
 from walstream.wire.startup import startup_message
 
 __all__ = ["ReplicationClient"]
+
+_T = TypeVar("_T")
 
 # All answers in replication are one row: more shows a mistake, and must not fill the memory.
 _MOST_ROWS = 10
@@ -49,7 +52,7 @@ class ReplicationClient(Protocol):
         self._told = ToldByServer()
         self._login = login
         self._exchange = PasswordExchange(login.user, login.password, login.demands)
-        self._is_computing = False
+        self._is_held = False
         self._reader = FrameReader(greeting_limit)
         self._answer = Answer()
         self._error: ServerError | None = None
@@ -104,11 +107,9 @@ class ReplicationClient(Protocol):
         self.send(messages.query(text))
         return self.expect_answer()
 
-    def in_thread(
-        self, function: Callable[[int, bytes], bytes | None], code: int, data: bytes
-    ) -> Deferred[bytes | None]:
+    def in_thread(self, job: Callable[[], _T]) -> Deferred[_T]:
         """Have work done that takes long: a server may make a login take half a second."""
-        return deferToThread(function, code, data)
+        return deferToThread(job)
 
     def send(self, data: bytes) -> None:
         """Write to the server."""
@@ -119,7 +120,7 @@ class ReplicationClient(Protocol):
         """End the connection in order: Terminate, then close. Whoever waits learns *reason*."""
         if self.phase is ReceiverPhase.CLOSED:
             return
-        if self._is_computing:
+        if self._is_held:
             self.abort(reason)  # a transport that does not read may not notice its end
             return
         self.phase = ReceiverPhase.CLOSED
@@ -145,11 +146,14 @@ class ReplicationClient(Protocol):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
         try:
-            check_peer(transport, self._login.demands.peer)
+            check = peer_check(transport, self._login.demands.peer)
         except WalstreamError as error:
             self.abort(error)
             return
-        self.send(startup_message(self._login.startup_parameters()))
+        if check is None:
+            self._say_who_we_are(None)
+        else:
+            self._hold(check, self._say_who_we_are)
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the server sent; a violation of the protocol ends the connection."""
@@ -162,6 +166,36 @@ class ReplicationClient(Protocol):
         if reason is not None and not reason.check(ConnectionDone):
             text = openssl_words(reason.value).rstrip(".")
         self._lose(self._error or Disconnected(text))
+
+    def _say_who_we_are(self, _: None) -> None:
+        self.send(startup_message(self._login.startup_parameters()))
+
+    # Having a thread do what takes long.
+
+    def _hold(self, job: Callable[[], _T], go_on: Callable[[_T], None]) -> None:
+        """Have *job* done, and *go_on* with its result; if it fails, the connection is over.
+
+        What comes meanwhile is handled after that. It is not read either, lest it pile up.
+        """
+        transport: Any = self.transport
+        transport.pauseProducing()
+        self._is_held = True
+        self.in_thread(job).addBoth(self._let_go_on, go_on)
+
+    def _let_go_on(self, result: _T | Failure, go_on: Callable[[_T], None]) -> None:
+        self._is_held = False
+        if self.phase is ReceiverPhase.CLOSED:
+            return
+        if isinstance(result, Failure):
+            if not isinstance(result.value, WalstreamError):
+                self._log.failure("the login failed", result)
+            error = result.value
+            self.abort(error if isinstance(error, WalstreamError) else Disconnected(str(error)))
+            return
+        go_on(result)
+        transport: Any = self.transport
+        transport.resumeProducing()
+        self.receive(memoryview(b""))
 
     # Taking messages.
 
@@ -180,7 +214,7 @@ class ReplicationClient(Protocol):
 
     def reads_frames(self) -> bool:
         """Whether messages are to be handled one by one; a stream has its own reader."""
-        return self.phase is not ReceiverPhase.CLOSED and not self._is_computing
+        return self.phase is not ReceiverPhase.CLOSED and not self._is_held
 
     def handle(self, frame: Frame) -> None:
         """Handle one message.
@@ -219,27 +253,10 @@ class ReplicationClient(Protocol):
         if not self._exchange.is_laborious(code, data):
             self._answer_authentication(code, self._exchange.respond(code, data))
             return
-        # Nothing is read meanwhile, lest it pile up.
-        transport: Any = self.transport
-        transport.pauseProducing()
-        self._is_computing = True
-        computing = self.in_thread(self._exchange.respond, code, data)
-        computing.addBoth(self._computed, code)
-
-    def _computed(self, answer: bytes | Failure | None, code: int) -> None:
-        self._is_computing = False
-        if self.phase is ReceiverPhase.CLOSED:
-            return
-        if isinstance(answer, Failure):
-            if not isinstance(answer.value, WalstreamError):
-                self._log.failure("the login failed", answer)
-            error = answer.value
-            self.abort(error if isinstance(error, WalstreamError) else Disconnected(str(error)))
-            return
-        self._answer_authentication(code, answer)
-        transport: Any = self.transport
-        transport.resumeProducing()
-        self.receive(memoryview(b""))
+        self._hold(
+            partial(self._exchange.respond, code, data),
+            partial(self._answer_authentication, code),
+        )
 
     def _answer_authentication(self, code: int, answer: bytes | None) -> None:
         if answer is not None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import pwd
 import socket
 import struct
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from walstream.errors import ServerNotTrusted
+from walstream.system.accounts import account_name
 
-__all__ = ["check_peer", "peer_account"]
+__all__ = ["peer_account", "peer_check"]
 
 # struct ucred (unix(7), SO_PEERCRED): process, user, group. Of Linux only.
 _CREDENTIALS: Final = struct.Struct("iII")
@@ -30,22 +32,29 @@ def peer_account(transport: Any) -> int | None:
     return int(_CREDENTIALS.unpack(credentials)[1])
 
 
-def check_peer(transport: Any, required: str | None) -> None:
-    """See to it that user *required* runs the server, if it is at the end of a UNIX socket.
+def peer_check(transport: Any, required: str | None) -> Callable[[], None] | None:
+    """What sees to it that user *required* runs the server; None: there is nothing to see to.
 
-    :param required: libpq's ``requirepeer``; None: anybody will do.
-    :raises ServerNotTrusted: in libpq's words, if somebody else runs it, or it can't be told who.
+    It is for a thread, since it may wait for a directory service, and raises `ServerNotTrusted`, in
+    libpq's words, if somebody else runs it.
+
+    :param required: libpq's ``requirepeer``: at a UNIX socket it counts; None: anybody will do.
+    :raises ServerNotTrusted: if it can't be told who runs it.
     """
     if required is None:
-        return
+        return None
     try:
         account = peer_account(transport)
-        name = None if account is None else pwd.getpwuid(account).pw_name
-    except KeyError:
-        raise ServerNotTrusted(f"local user with ID {account} does not exist") from None
     except OSError as error:
         raise ServerNotTrusted(f"could not get peer credentials: {error}") from None
-    if name is not None and name != required:
+    return None if account is None else partial(_check_account, account, required)
+
+
+def _check_account(account: int, required: str) -> None:
+    name = account_name(account)
+    if name is None:
+        raise ServerNotTrusted(f"local user with ID {account} does not exist")
+    if name != required:
         raise ServerNotTrusted(
             f'requirepeer specifies "{required}", but actual peer user name is "{name}"'
         )

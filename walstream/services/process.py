@@ -110,9 +110,15 @@ class ProcessService(Service):
         self._reactor.callFromThread(self._reload)
 
     def _reload(self) -> None:
+        if self._leaving:
+            return
         self._log.info("received SIGHUP, reloading configuration files")
         for reload in self._reloads:
-            reload()
+            maybeDeferred(reload).addErrback(self._cannot_reload)
+
+    def _cannot_reload(self, failure: Failure) -> None:
+        # Of files that are not good, who reads them says so.
+        self._log.failure("configuration files could not be reloaded", failure)
 
     def _on_signal(self, number: int, _: object) -> None:
         self._reactor.callFromThread(self._interrupted, signal.Signals(number).name)

@@ -137,8 +137,8 @@ class SenderProcesses(Factory):
         """Nothing to do: workers say every second how far each client was sent to."""
 
     def reload(self, *, tls: bool) -> None:
-        """Have the workers read their files again, those of TLS too if they are good."""
-        for worker in self._pool.ready:
+        """Have the workers read files again: see `Reload`. Those that are starting, too."""
+        for worker in self._pool.alive:
             worker.reload(tls=tls)
 
     def drain(self, grace: float) -> Deferred[None]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
 
 from walstream.interfaces import ISlotStore, IWALProvider
 from walstream.protocols.sender_factory import WALSenderFactory
@@ -13,6 +16,7 @@ from walstream.protocols.settings import SenderSettings
 from walstream.services.access import Access, OpenDoor
 from walstream.services.hub import Storage
 from walstream.services.processes import SenderProcesses
+from walstream.services.tls_files import TLSFiles
 
 if TYPE_CHECKING:
     from walstream.tls.server import ServerTLS
@@ -44,25 +48,42 @@ def make_senders(
     access: Access | None,
 ) -> Senders:
     """What serves clients of that archive. The parameters are `walstream.services.assembly`'s."""
-    door: list[Storage] = [OpenDoor()] if access is None else []
+    storage: list[Storage] = [OpenDoor()] if access is None else []
+    reloads: list[Callable[[], object]] = []
+    files = None if tls is None else TLSFiles.of(tls, reactor)
+    if files is not None:
+        storage.append(files)
     if processes > 1:
-        files = None if tls is None else tls.files
         workers = SenderProcesses(
-            reactor, archive, provider, slots, settings, processes, tls=files, access=access
+            reactor,
+            archive,
+            provider,
+            slots,
+            settings,
+            processes,
+            tls=None if tls is None else tls.files,
+            access=access,
         )
-        has_files = tls is not None or access is not None
-
-        def reload() -> None:
-            # Workers read the files by themselves; whether those of TLS are good is said once.
-            workers.reload(tls=tls is not None and tls.reload())
-
-        return Senders(workers, [workers, *door], [reload] if has_files else [])
+        if files is not None:
+            reloads.append(partial(_reload_tls, files, workers))
+        if access is not None:
+            reloads.append(partial(workers.reload, tls=False))
+        return Senders(workers, [workers, *storage], reloads)
     gate = None if access is None else access.gate(reactor)
     factory = WALSenderFactory(provider, slots, settings, reactor, tls=tls, gate=gate)
-    reloads: list[Callable[[], object]] = []
-    if tls is not None:
-        reloads.append(tls.reload)
+    if files is not None:
+        reloads.append(files.reload)
     if gate is not None:
         reloads.append(gate.reload)
-        door = [gate]
-    return Senders(factory, door, reloads)
+        storage.append(gate)
+    return Senders(factory, storage, reloads)
+
+
+def _reload_tls(files: TLSFiles, workers: SenderProcesses) -> Deferred[None]:
+    """Workers read the files by themselves; whether those are good is said once."""
+
+    def has_read(is_good: bool) -> None:
+        if is_good:
+            workers.reload(tls=True)
+
+    return files.reload().addCallback(has_read)

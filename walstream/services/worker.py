@@ -25,6 +25,7 @@ from walstream.protocols.sender import WALSender
 from walstream.protocols.sender_factory import WALSenderFactory
 from walstream.protocols.settings import SenderSettings
 from walstream.services.access import Access
+from walstream.services.tls_files import TLSFiles
 from walstream.services.worker_channel import (
     Adopt,
     Beat,
@@ -108,7 +109,7 @@ class Worker(Channel):
         self._reader = reader
         self._reports = Reports(self, reactor)
         self._slots = RemoteSlots(self, self._reports)
-        self._tls: ServerTLS | None = None
+        self._tls_files: TLSFiles | None = None
         self._senders: WorkerSenders | None = None
         self._gate: AccessGate | None = None
         self._is_leaving = False
@@ -126,7 +127,9 @@ class Worker(Channel):
     ) -> dict[str, object]:
         """See `Begin`."""
         await self._reader.storage.open()
-        self._tls = None if tls is None else _server_tls(pickle.loads(tls))
+        server_tls = None if tls is None else _server_tls(pickle.loads(tls))
+        if server_tls is not None:
+            self._tls_files = TLSFiles.of(server_tls, self._reactor)
         if access is not None:
             plan: Access = pickle.loads(access)
             self._gate = plan.gate(self._reactor, RemotePlaces(self), RemoteThrottle(self))
@@ -138,7 +141,7 @@ class Worker(Channel):
             pickle.loads(settings),
             clients,
             self._reactor,
-            self._tls,
+            server_tls,
             self._gate,
         )
         self._senders.startFactory()
@@ -201,9 +204,10 @@ class Worker(Channel):
     @Reload.responder
     def reload(self, tls: bool) -> dict[str, object]:
         """See `Reload`."""
-        if tls and self._tls is not None:
-            self._tls.reload()
-        if self._gate is not None:
+        # What was not read yet is as good as new.
+        if tls and self._tls_files is not None:
+            self._tls_files.reload()
+        if not tls and self._gate is not None:
             self._gate.reload()
         return {}
 
@@ -211,6 +215,8 @@ class Worker(Channel):
     async def leave(self) -> dict[str, object]:
         """See `Leave`."""
         self._is_leaving = True
+        if self._tls_files is not None:
+            await self._tls_files.close()
         if self._gate is not None:
             await self._gate.close()
         await self._reader.storage.close()

@@ -123,7 +123,10 @@ class Drain(amp.Command):
 
 
 class Reload(_Told):
-    """Read the files again that may have changed; those of TLS if they are known to be good."""
+    """Read files again that may have changed: those about who comes in.
+
+    With *tls*, those of TLS instead, which are known to be good.
+    """
 
     arguments: ClassVar[_Values] = [(b"tls", amp.Boolean())]
 

@@ -88,6 +88,11 @@ class WorkerPool(Generic[W]):
         self._is_closing = False
 
     @property
+    def alive(self) -> list[W]:
+        """The workers that have not ended, those that are starting among them."""
+        return list(self._alive.values())
+
+    @property
     def ready(self) -> list[W]:
         """The workers that have started and not ended."""
         return list(self._ready.values())

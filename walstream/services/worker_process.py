@@ -142,7 +142,7 @@ class WorkerProcess(ProcessProtocol):
         return self._channel.ask(Drain, grace=grace, end=end)
 
     def reload(self, *, tls: bool) -> None:
-        """Have it read its files again, those of TLS too if they are good."""
+        """Have it read files again: see `Reload`."""
         self._channel.tell(Reload, tls=tls)
 
     def leave(self) -> None:

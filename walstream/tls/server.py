@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from OpenSSL import SSL
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
@@ -105,6 +107,10 @@ class ServerContext:
         self._context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_CLIENT_ONCE, verification.remember)
 
 
+#: Has the files read elsewhere than in the reactor's thread: see `walstream.archive.lane.Lane`.
+Run: TypeAlias = Callable[[Callable[[], ServerContext]], Deferred[ServerContext]]
+
+
 class ServerTLS:
     """A server's TLS of this moment.
 
@@ -119,14 +125,19 @@ class ServerTLS:
         self.files = files
         self.context = ServerContext(files)
 
-    def reload(self) -> bool:
+    def reload(self, run: Run) -> Deferred[bool]:
         """Read the files again; whether they are in force. If not, the old state stays so.
 
         Connections that there are go on as they are.
+
+        :param run: has it done in a thread; of several readings, one after the other.
         """
+        return Deferred.fromCoroutine(self._reload(run))
+
+    async def _reload(self, run: Run) -> bool:
         try:
-            self.context = ServerContext(self.files)
-        except FormatError as error:
+            self.context = await run(lambda: ServerContext(self.files))
+        except (FormatError, OSError) as error:
             self._log.error(
                 "TLS was not reloaded, the old certificate stays in force: {reason}",
                 reason=str(error),

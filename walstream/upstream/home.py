@@ -7,6 +7,8 @@ import pwd
 from collections.abc import Mapping
 from pathlib import Path
 
+from walstream.system.accounts import account_name
+
 __all__ = ["home_directory", "system_user"]
 
 
@@ -18,7 +20,4 @@ def home_directory(environ: Mapping[str, str]) -> Path:
 
 def system_user() -> str | None:
     """The name of the operating system's user; None if the user database has none."""
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return None
+    return account_name(os.geteuid())

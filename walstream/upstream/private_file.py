@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 
 from walstream.errors import FormatError
+from walstream.system.private_file import open_private
 
 __all__ = ["credentials_directory", "read_private", "read_secret"]
 
@@ -27,29 +26,12 @@ def read_private(path: Path, credentials: Path | None = None) -> bytes:
     :raises FormatError: if others have access to it, or it is no plain file, or far too long.
     :raises OSError: if it can't be read.
     """
-    with open(_open(path, credentials), "rb") as file:
+    is_credential = path.parent == credentials
+    with open(open_private(path, repr(str(path)), has_other_guard=is_credential), "rb") as file:
         content = file.read(_LONGEST + 1)
     if len(content) > _LONGEST:
         raise FormatError(f"{str(path)!r} is longer than {_LONGEST} bytes")
     return content
-
-
-def _open(path: Path, credentials: Path | None) -> int:
-    # Opened first: what is looked at is what is read. A FIFO must not make us wait.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise FormatError(f"{str(path)!r} is not a plain file")
-        if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO) and path.parent != credentials:
-            raise FormatError(
-                f"{str(path)!r} has group or world access; "
-                "permissions should be u=rw (0600) or less"
-            )
-    except FormatError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def read_secret(path: Path, credentials: Path | None = None) -> str:

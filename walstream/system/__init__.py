@@ -1,0 +1,1 @@
+"""What an operating system knows of users and their files."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from itertools import product
+from tempfile import TemporaryDirectory
 
 import pytest_twisted
 
@@ -115,3 +117,22 @@ async def test_as_libpq(clusters: Clusters) -> None:
             differences.append((user, password, demand, theirs, said))
     assert not differences, "\n".join(map(str, differences))
     assert refused_in_cleartext
+
+
+@on_versions(18)
+@pytest_twisted.ensureDeferred
+async def test_who_runs_it(clusters: Clusters) -> None:
+    """requirepeer: the account that runs the server at a UNIX socket, and no other."""
+    # The cluster's own name is too long for a socket's.
+    with TemporaryDirectory() as directory:
+        primary = clusters.primary(settings={"unix_socket_directories": "."})
+        os.symlink(primary.data, f"{directory}/data")
+        place = f"host={directory}/data port={primary.port} dbname=replication user=postgres"
+        owner = primary.account.name
+        for required in (owner, "nobody-else", ""):
+            conninfo = f"{place} requirepeer='{required}'"
+            theirs, said = libpqs(conninfo), await ours(conninfo)
+            assert theirs.rpartition("failed: ")[2] in said
+            assert bool(theirs) is bool(said) is (required == "nobody-else"), (theirs, said)
+            if said:
+                assert f'but actual peer user name is "{owner}"' in said

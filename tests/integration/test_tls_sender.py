@@ -242,6 +242,28 @@ def test_a_new_certificate(tmp_path: Path, authority: Authority, processes: str)
         assert sender.stop() == 0
 
 
+def test_a_file_system_that_hangs(tmp_path: Path, authority: Authority) -> None:
+    """SIGHUP, and the certificate cannot be read: nobody notices, nor does the end wait for it."""
+    archive = small_archive(tmp_path / "archive")
+    issued = authority.issue("localhost", "127.0.0.1", stem="server")
+    before = issued.x509.serial_number
+    with Serving("send", "-D", archive, *tls_options(issued), log=tmp_path / "log") as sender:
+        renewed = authority.issue("localhost", "127.0.0.1", stem="server")
+        content = issued.certificate.read_bytes()
+        issued.certificate.unlink()
+        os.mkfifo(issued.certificate)  # whoever reads it waits for a writer
+        os.kill(sender.process.pid, signal.SIGHUP)
+        sender.await_text("received SIGHUP")
+        for _ in range(3):
+            assert shown_serial(sender.port) == before
+        issued.certificate.write_bytes(content)
+        wait_until(lambda: shown_serial(sender.port) == renewed.x509.serial_number, "the new one")
+        os.kill(sender.process.pid, signal.SIGHUP)
+        wait_until(lambda: sender.text.count("received SIGHUP") == 2, "told again")
+        assert sender.stop() == 0
+        assert "Traceback" not in sender.text
+
+
 def test_in_the_middle_of_it(tmp_path: Path, authority: Authority) -> None:
     """A handshake that does not end costs its time, and nobody else's, at every stage of it.
 

@@ -121,7 +121,6 @@ class _Search:
             reason = f"what the archive holds from {LSN(self._walk.end)} on: {damage}"
         for lsn, end, _ in records:
             if end > self._switch_point:
-                return (
-                    f"the record at {LSN(lsn)}, which ends at {LSN(end)}, is whole in the archive"
-                )
+                record = f"the record at {LSN(lsn)}, which ends at {LSN(end)}"
+                return f"{record}, is whole in the archive"
         return reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.internet.interfaces import (
     IAddress,
@@ -25,6 +25,7 @@ from walstream.errors import Disconnected
 from walstream.protocols.client import ReplicationClient
 from walstream.protocols.login import Login
 from walstream.services.endpoint import UpstreamAddress, UpstreamEndpoint
+from walstream.testing.disk import ManualLane
 from walstream.upstream import TargetSessionAttrs, Upstream, UpstreamHost
 from walstream.wire.messages import authentication_md5, authentication_ok, ready_for_query
 
@@ -83,6 +84,7 @@ class EndpointCase(SynchronousTestCase):
 
     def connect(self, wanted: Upstream, **options: Any) -> Deferred[IProtocol]:
         """Begin to connect."""
+        options = {"in_thread": maybeDeferred, **options}
         endpoint = UpstreamEndpoint(self.network.reactor, wanted, **options)
         return endpoint.connect(self.factory)
 
@@ -195,7 +197,9 @@ class HostsTests(EndpointCase):
         log = capture_log(self)
         account = Login("me", "sesame")
         endpoint = UpstreamEndpoint(
-            self.network.reactor, Upstream((UpstreamHost("10.0.0.1"),), account)
+            self.network.reactor,
+            Upstream((UpstreamHost("10.0.0.1"),), account),
+            in_thread=maybeDeferred,
         )
         for _ in range(2):
             connecting = endpoint.connect(self.factory)
@@ -301,6 +305,24 @@ class TimeoutTests(EndpointCase):
         server.transport.turn()
         self.assertEqual(server.transport.peer_saw, "open")
         self.successResultOf(connecting)
+
+    def test_files_that_cannot_be_read_yet(self) -> None:
+        """A password's file is read in a thread: that takes of the time for this host, no more."""
+        for is_late in (False, True):
+            self.setUp()
+            lane = ManualLane(is_held=True)
+            wanted = upstream("10.0.0.1", connect_timeout=3.0)
+            connecting = self.connect(wanted, in_thread=lane.run)
+            self.assertEqual((self.network.asked, lane.waiting), ([], 1))
+            if is_late:
+                self.network.reactor.advance(3.0)
+                self.assertIn("timeout expired", self.failure(connecting))
+                lane.work()
+                self.assertEqual(self.network.asked, [])
+            else:
+                lane.work()
+                self.network.accept().let_in()
+                self.successResultOf(connecting)
 
     def test_cancelled_while_connecting(self) -> None:
         """Who no longer wants a connection stops it, and no other host is tried."""

@@ -23,6 +23,7 @@ from walstream.errors import (
 from walstream.protocols.client import ReplicationClient
 from walstream.protocols.login import Login
 from walstream.services.host_login import HostLogin
+from walstream.testing.disk import ManualLane
 from walstream.tls.options import CertificateMode, ClientOptions, SSLMode
 from walstream.upstream import UpstreamHost
 from walstream.wire.messages import authentication_ok, error_response, ready_for_query
@@ -78,6 +79,7 @@ class HostLoginCase(SynchronousTestCase):
         self.connections: list[Connection] = []
         self.tls = FakeTLS()
         self.faulty: FormatError | None = None
+        self.lane = ManualLane()
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """As an endpoint does."""
@@ -102,6 +104,7 @@ class HostLoginCase(SynchronousTestCase):
             Clients(),
             cast(IAddress, None),
             lambda _: None,
+            in_thread=self.lane.run,
             context=self.context,
         )
         return Deferred.fromCoroutine(self.login.log_in())
@@ -120,6 +123,19 @@ class HostLoginCase(SynchronousTestCase):
 
 class HostLoginTests(HostLoginCase):
     """As libpq."""
+
+    def test_certificates_that_cannot_be_read_yet(self) -> None:
+        """They are read in a thread; given up meanwhile, there is no connection."""
+        for is_given_up in (False, True):
+            self.setUp()
+            self.lane.is_held = True
+            login = self.log_in(SSLMode.REQUIRE)
+            self.assertEqual((self.connections, self.lane.waiting), ([], 1))
+            if is_given_up:
+                login.cancel()
+                self.failureResultOf(login, CancelledError)
+            self.lane.work()
+            self.assertEqual(len(self.connections), int(not is_given_up))
 
     def test_without(self) -> None:
         """Nobody is asked for TLS."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.trial.unittest import SynchronousTestCase
@@ -51,7 +51,7 @@ class ReceiveCase(SynchronousTestCase):
     ) -> None:
         """Start to receive; the service stops with the test."""
         addresses = [f"10.0.0.{number + 1}" for number in range(hosts)]
-        endpoint = UpstreamEndpoint(self.clock, upstream(*addresses))
+        endpoint = UpstreamEndpoint(self.clock, upstream(*addresses), in_thread=maybeDeferred)
         self.run_on(endpoint, settings, **options)
 
     def run_on(
@@ -436,7 +436,7 @@ class StopTests(ReceiveCase):
 
     def test_never_started(self) -> None:
         """A service that was not started has nothing to stop."""
-        endpoint = UpstreamEndpoint(self.clock, upstream("10.0.0.1"))
+        endpoint = UpstreamEndpoint(self.clock, upstream("10.0.0.1"), in_thread=maybeDeferred)
         service = ReceiverService(endpoint, self.sink, ReceiverSettings(), self.clock)
         self.successResultOf(service.stopService())
 

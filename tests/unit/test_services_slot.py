@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.log_capture import capture_log
@@ -26,7 +27,9 @@ class SlotCase(SynchronousTestCase):
 
     def start(self, action: SlotAction, **options: Any) -> Server:
         """Start it; the server that lets it in."""
-        endpoint = UpstreamEndpoint(self.network.reactor, upstream("10.0.0.1"))
+        endpoint = UpstreamEndpoint(
+            self.network.reactor, upstream("10.0.0.1"), in_thread=maybeDeferred
+        )
         self.service = SlotService(endpoint, "s", action, self.network.reactor, **options)
         self.service.startService()
         self.finished = self.service.finished()
@@ -119,7 +122,9 @@ class SlotTests(SlotCase):
 
     def test_nobody_there(self) -> None:
         """It is not tried again."""
-        endpoint = UpstreamEndpoint(self.network.reactor, upstream("10.0.0.1"))
+        endpoint = UpstreamEndpoint(
+            self.network.reactor, upstream("10.0.0.1"), in_thread=maybeDeferred
+        )
         self.service = SlotService(endpoint, "s", SlotAction.CREATE, self.network.reactor)
         self.service.startService()
         self.network.refuse()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,6 +17,8 @@ from walstream.formats.synchronous_standby_names import NO_STANDBYS, Synchronous
 from walstream.protocols.receiver import ReceiverSettings
 from walstream.protocols.receiver_settings import Dialect, OnSynchronous
 from walstream.protocols.synchronous import StandbyDemands
+from walstream.services import synchronous_watch
+from walstream.services.endpoint import UpstreamEndpoint
 from walstream.services.synchronous_watch import StandbyInquiry, SynchronousWatch
 from walstream.upstream import TargetSessionAttrs, UpstreamHost
 from walstream.wire.messages import error_response, ready_for_query
@@ -150,6 +152,8 @@ class InquiryTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.network = Network()
         self.clock = self.network.reactor
+        endpoint = partial(UpstreamEndpoint, in_thread=maybeDeferred)
+        self.patch(synchronous_watch, "UpstreamEndpoint", endpoint)
         hosts = upstream("10.0.0.1", "10.0.0.2", wanted=TargetSessionAttrs.STANDBY)
         self.asked = StandbyInquiry(self.clock, hosts).ask(HOST)
 

@@ -28,12 +28,13 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IStreamClientEndpoint,
 )
+from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from walstream.errors import Disconnected, ServerError, WalstreamError
 from walstream.protocols.login import Login
-from walstream.services.host_login import HostLogin
+from walstream.services.host_login import HostLogin, InThread
 from walstream.services.session_attrs import unsuitable
 from walstream.upstream import TargetSessionAttrs, Upstream, UpstreamHost
 
@@ -79,6 +80,7 @@ class UpstreamEndpoint:
 
     :param shuffle: puts a list into random order (``load_balance_hosts=random``).
     :param warns: whether to say how a password was sent, if it was sent badly.
+    :param in_thread: reads the files that have the password and the certificates.
     """
 
     _log = Logger()
@@ -90,12 +92,14 @@ class UpstreamEndpoint:
         *,
         shuffle: Callable[[list[UpstreamHost]], None] = random.shuffle,
         warns: bool = True,
+        in_thread: InThread = deferToThread,
     ) -> None:
         self._reactor = reactor
         self._upstream = upstream
         self._shuffle = shuffle
         self._passed_over: UpstreamHost | None = None
         self._warns = warns
+        self._in_thread = in_thread
         self._said: set[str] = set()
 
     def __repr__(self) -> str:
@@ -147,7 +151,8 @@ class UpstreamEndpoint:
     async def _log_in(
         self, host: UpstreamHost, wanted: TargetSessionAttrs, factory: IProtocolFactory
     ) -> IProtocol:
-        address = UpstreamAddress(host, self._upstream.login(host), partial(self._pass_over, host))
+        account = await self._in_thread(partial(self._upstream.login, host))
+        address = UpstreamAddress(host, account, partial(self._pass_over, host))
         login = HostLogin(
             self._transport(host),
             host,
@@ -155,6 +160,7 @@ class UpstreamEndpoint:
             factory,
             address,
             partial(self._prepare, host),
+            in_thread=self._in_thread,
         )
         try:
             client = await login.log_in()

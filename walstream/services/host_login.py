@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.internet.threads import deferToThread
 
 from walstream.errors import (
     Disconnected,
@@ -26,7 +27,10 @@ from walstream.protocols.opening import Opening, TLSClient
 from walstream.tls.options import CertificateMode, ClientOptions, Method
 from walstream.upstream import UpstreamHost
 
-__all__ = ["HostLogin"]
+__all__ = ["HostLogin", "InThread"]
+
+#: Has a job done that may wait for a disk.
+InThread: TypeAlias = Callable[[Callable[[], Any]], Deferred[Any]]
 
 # A server that starts up or shuts down: it would say the same to whoever asks in another way.
 _CANNOT_CONNECT_NOW = "57P03"
@@ -40,7 +44,8 @@ class HostLogin:
     :param factory: builds the `ReplicationClient`.
     :param address: what it is to be built for.
     :param prepare: called with the transport of each new connection.
-    :param context: makes the TLS of one connection, to a host of that name.
+    :param context: makes the TLS of one connection, to a host of that name: out of files, so it is
+        done by *in_thread*.
     :ivar said: what is not as it could be, for people.
     """
 
@@ -53,6 +58,7 @@ class HostLogin:
         address: IAddress,
         prepare: Callable[[Any], None],
         *,
+        in_thread: InThread = deferToThread,
         context: Callable[[ClientOptions, str], TLSClient] | None = None,
     ) -> None:
         self.said: list[str] = []
@@ -63,6 +69,7 @@ class HostLogin:
         self._factory = factory
         self._address = address
         self._prepare = prepare
+        self._in_thread = in_thread
         self._context = context or _context
         # UNIX sockets are not encrypted: nobody can listen there.
         is_plain = tls is None or host.socket_path is not None
@@ -114,7 +121,7 @@ class HostLogin:
 
     async def _connect_by_tls(self) -> ReplicationClient:
         assert self._tls is not None, "or there is one way only"
-        tls = self._context(self._tls, self._host.name)
+        tls = await self._in_thread(partial(self._context, self._tls, self._host.name))
         opening = Opening(tls, self._tls.is_direct, self._prepare)
         await self._endpoint.connect(_Builds(self._factory, lambda: opening))
         encryption = await opening.done

@@ -177,6 +177,7 @@ class MatchTests(SynchronousTestCase):
             ('"all"', "all", "u"),
             ("all", "anybody", None),
             ("/^w.*s$", "walrus", "wally"),
+            ("/^[[:alpha:]]+s$", "walrus", "walrus\n"),
             ('"/^x y"', "x y z", "x"),
         ):
             text = f"host replication {users} all trust"
@@ -335,6 +336,7 @@ class IdentTests(SynchronousTestCase):
             ("x", "x"),
             ("q1", "q1"),
             ("all", "anybody"),
+            ("w@example\n", "w"),
         ):
             self.assertFalse(self.ask(text, "m", system_user, user), (system_user, user))
         self.assertFalse(self.ask(text, "none", "a", "u"))

@@ -9,7 +9,6 @@ not offered here. Lines about other databases may say what they want: they never
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -19,6 +18,7 @@ from walstream.errors import FormatError
 from walstream.formats.auth_file import AuthLine, Files, Token, read_auth_file
 from walstream.formats.client_address import IPAddress
 from walstream.formats.hba_address import ANYWHERE, AddressRule, Near, parse_address
+from walstream.formats.name_pattern import name_pattern
 
 __all__ = [
     "AuthMethod",
@@ -205,7 +205,7 @@ def _kind(line: AuthLine, token: Token) -> ConnectionKind:
 def _check_users(line: AuthLine, databases: Sequence[Token], users: Sequence[Token]) -> None:
     for token in (*databases, *users):
         if token.text.startswith("/"):
-            _expression(line, token.text[1:])
+            _check_pattern(line, token.text[1:])
     for token in users:
         if not token.is_quoted and token.text.startswith("+"):
             raise line.wrong(
@@ -214,11 +214,11 @@ def _check_users(line: AuthLine, databases: Sequence[Token], users: Sequence[Tok
             )
 
 
-def _expression(line: AuthLine, text: str) -> re.Pattern[str]:
+def _check_pattern(line: AuthLine, text: str) -> None:
     try:
-        return re.compile(text)
-    except re.error as error:
-        raise line.wrong(f'invalid regular expression "{text}": {error}') from None
+        name_pattern(text)
+    except FormatError as error:
+        raise line.wrong(str(error)) from None
 
 
 def _address(line: AuthLine, fields: Iterator[Sequence[Token]]) -> AddressRule:
@@ -319,5 +319,5 @@ def _client_name(line: AuthLine, value: str | None) -> bool:
 
 def _means_user(token: Token, user: str) -> bool:
     if token.text.startswith("/"):
-        return re.search(token.text[1:], user) is not None
+        return name_pattern(token.text[1:]).search(user) is not None
     return token.is_keyword("all") or token.text == user

@@ -6,12 +6,12 @@ account's on this machine. PostgreSQL's documentation, "User Name Maps"; ``check
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from walstream.errors import FormatError
 from walstream.formats.auth_file import AuthLine, Files, Token, read_auth_file
+from walstream.formats.name_pattern import name_pattern
 
 __all__ = ["IdentLine", "may_be", "read_ident"]
 
@@ -34,7 +34,7 @@ class IdentLine:
         """Whether that name may be that user."""
         wanted = self.user
         if self.system_user.text.startswith("/"):
-            found = re.search(self.system_user.text[1:], system_user)
+            found = name_pattern(self.system_user.text[1:]).search(system_user)
             if found is None:
                 return False
             if _has_reference(wanted) and found.re.groups:
@@ -43,7 +43,7 @@ class IdentLine:
         elif self.system_user.text != system_user:
             return False
         if wanted.text.startswith("/"):
-            return re.search(wanted.text[1:], user) is not None
+            return name_pattern(wanted.text[1:]).search(user) is not None
         return wanted.is_keyword("all") or wanted.text == user
 
 
@@ -103,7 +103,6 @@ def _groups(line: AuthLine, token: Token) -> int | None:
     if not token.text.startswith("/"):
         return None
     try:
-        return re.compile(token.text[1:]).groups
-    except re.error as error:
-        text = token.text[1:]
-        raise FormatError(f'invalid regular expression "{text}": {error}: {line.place}') from None
+        return name_pattern(token.text[1:]).groups
+    except FormatError as error:
+        raise FormatError(f"{error}: {line.place}") from None

@@ -316,6 +316,7 @@ class IdentTests(SynchronousTestCase):
         m  /^q(.)$ "/^q\\1$"
         m  r       /^r\\1$
         m  /^al(.*)$  al\1
+        m  /^(?:(y)|none)$  u\1
         o  c       u
         """
         for system_user, user in (
@@ -337,6 +338,7 @@ class IdentTests(SynchronousTestCase):
             ("q1", "q1"),
             ("all", "anybody"),
             ("w@example\n", "w"),
+            ("none", "u"),  # what the parentheses have not found is no empty name
         ):
             self.assertFalse(self.ask(text, "m", system_user, user), (system_user, user))
         self.assertFalse(self.ask(text, "none", "a", "u"))

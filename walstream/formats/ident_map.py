@@ -37,9 +37,11 @@ class IdentLine:
             found = name_pattern(self.system_user.text[1:]).search(system_user)
             if found is None:
                 return False
-            if _has_reference(wanted) and found.re.groups:
-                # Nothing that it becomes means anything else than itself.
-                return wanted.text.replace("\\1", found[1] or "", 1) == user
+            if _has_reference(wanted):
+                # Parentheses that have found nothing stand for nobody; and nothing that it becomes
+                # means anything else than itself.
+                part = found[1]
+                return part is not None and wanted.text.replace("\\1", part, 1) == user
         elif self.system_user.text != system_user:
             return False
         if wanted.text.startswith("/"):

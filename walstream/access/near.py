@@ -63,7 +63,9 @@ def _following(pointer: Any) -> Any:
 
 
 def _interface(address: bytes, netmask: bytes | None) -> _Interface:
-    ones = len(address) * 8 if netmask is None else int.from_bytes(netmask, "big").bit_count()
+    # Without a mask that says anything an interface has no network but itself, as PostgreSQL has
+    # it (``run_ifaddr_callback``), and not the whole Internet.
+    ones = int.from_bytes(netmask or b"", "big").bit_count() or len(address) * 8
     return ipaddress.ip_interface((address, ones))
 
 

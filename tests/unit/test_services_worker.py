@@ -17,6 +17,7 @@ from walstream.access.policy import AccessFiles
 from walstream.archive.serving import Storage
 from walstream.formats.lsn import LSN
 from walstream.interfaces import WALPosition
+from walstream.protocols.admission import Strangers
 from walstream.protocols.settings import SenderSettings
 from walstream.services import worker
 from walstream.services.access import Access
@@ -206,6 +207,20 @@ class WorkerTests(WorkerCase):
         self.reactor.is_gone = True
         self.hand_over()
         self.assertEqual(len(self.sessions), 0)
+
+    def test_a_session_that_cannot_begin(self) -> None:
+        """A fault costs that connection, and none of the others, nor the worker."""
+        pid, _ = self.log_in()
+        self.patch(Strangers, "enter", lambda *_: 1 / 0)
+        _, transport = self.hand_over()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        assert transport is not None
+        self.assertIn(b"internal error", transport.take())
+        self.turn()
+        self.assertEqual(transport.peer_saw, "end")
+        self.assertEqual(
+            ([each.pid for each in self.sessions.standbys], len(self.sessions)), ([pid], 1)
+        )
 
     def test_a_flood(self) -> None:
         """There are no more connections than there may be, those on their way out included.

@@ -88,6 +88,13 @@ class Session(Line):
 
     def connectionMade(self) -> None:
         """A client has connected, and has a while to come in."""
+        try:
+            self._meet()
+        except Exception:
+            # It is this client's alone: who has handed it over serves others, too.
+            self.fail(Failure())
+
+    def _meet(self) -> None:
         address = self.peer_address()
         self._lines.connected(address)
         self.open(self._serving.settings.startup_timeout)

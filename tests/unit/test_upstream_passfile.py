@@ -56,6 +56,9 @@ class FindPasswordTests(SynchronousTestCase):
         """A backslash protects the colon or backslash behind it, in each field."""
         self.assertEqual(self.find(r"\:\:1:*:*:*:x", UpstreamHost("::1", None, 5433)), "x")
         self.assertEqual(self.find(r"*:*:a\:b:c\\d:p\:a\\s\s", HOST, "a:b", "c\\d"), "p:a\\ss")
+        # A colon that has to be there needs none, as with libpq.
+        self.assertEqual(self.find("::1:*:*:*:x", UpstreamHost("", "::1", 5433)), "x")
+        self.assertIsNone(self.find("::1:*:*:*:x", UpstreamHost("::2", None, 5433)))
         self.assertEqual(self.find("*:*:*:*:end\\"), "end\\")
 
     def test_password_ends_at_a_colon(self) -> None:

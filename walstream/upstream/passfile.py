@@ -7,7 +7,6 @@ no other file than one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from twisted.logger import Logger
@@ -34,13 +33,12 @@ def find_password(
     name = host.name or host.address or ""
     if name in DEFAULT_SOCKET_DIRECTORIES:
         name = "localhost"
-    wanted = (name, str(host.port), database, user)
     for line in _lines(path, credentials):
-        if line.startswith("#"):
-            continue
-        fields = list(_fields(line))
-        if len(fields) >= 5 and all(map(_fits, fields, wanted)):
-            return _unescaped(fields[4])
+        rest: str | None = None if line.startswith("#") else line
+        for wanted in (name, str(host.port), database, user):
+            rest = None if rest is None else _behind(rest, wanted)
+        if rest is not None:
+            return _password(rest)
     return None
 
 
@@ -55,26 +53,32 @@ def _lines(path: Path, credentials: Path | None) -> list[str]:
     return [line.rstrip("\r") for line in text.split("\n")]
 
 
-def _fields(line: str) -> Iterator[str]:
-    """The parts between unescaped colons, escapes and all."""
-    start = at = 0
-    while at < len(line):
-        if line[at] == "\\":
+def _behind(line: str, wanted: str) -> str | None:
+    """What follows the field that *line* begins with; None if that is not *wanted*, nor a star.
+
+    A colon of *wanted* need not be escaped there, as an IPv6 address has them
+    (``pwdfMatchesString``).
+    """
+    if line.startswith("*:"):
+        return line[2:]
+    at = 0
+    for character in wanted:
+        if line.startswith("\\", at):
             at += 1
-        elif line[at] == ":":
-            yield line[start:at]
-            start = at + 1
+        if not line.startswith(character, at):
+            return None
         at += 1
-    yield line[start:]
+    return line[at + 1 :] if line.startswith(":", at) else None
 
 
-def _fits(field: str, wanted: str) -> bool:
-    return field == "*" or _unescaped(field) == wanted
+def _password(field: str) -> str:
+    """The field that *field* begins with, without the backslashes that protect what follows them.
 
-
-def _unescaped(field: str) -> str:
-    """Without the backslashes that protect the character behind them; a last one is itself."""
+    A last one is itself.
+    """
     text, characters = "", iter(field)
     for character in characters:
+        if character == ":":
+            break
         text += next(characters, "\\") if character == "\\" else character
     return text

@@ -57,6 +57,10 @@ class PolicyTests(SynchronousTestCase):
             self.assertIsNone(policy.open_to_strangers(), text)
             Access(self.files, may_trust_strangers=False).check(policy)
 
+    def test_carriage_returns(self) -> None:
+        """They begin no line: what is behind one in a comment stays in it."""
+        self.assertEqual(self.policy("# not now:\rhost replication all all trust\n").rules, [])
+
     def test_in_clear(self) -> None:
         """Whom other machines' rules let in unencrypted."""
         for text, is_there in (

@@ -87,6 +87,7 @@ class AuthFileTests(SynchronousTestCase):
     def test_carriage_returns(self) -> None:
         """Files from elsewhere."""
         self.assertEqual(fields("a b\r\nc \\\r\nd\r\n"), [[["a"], ["b"]], [["c"], ["d"]]])
+        self.assertEqual(fields("a\rb # c\rd\ne\\\r\r\nf"), [[["a"], ["b"]], [["ef"]]])
 
     def test_files_of_words(self) -> None:
         """@file stands for its words, in the directory of the file that names it."""
@@ -107,15 +108,24 @@ class AuthFileTests(SynchronousTestCase):
         self.assertEqual(words, ["a", "b", "b", "c", "d", "z"])
         self.assertEqual((found[1].file, found[1].number), ("/conf/one", 1))
 
+    def test_two_words_include(self) -> None:
+        """A line of more is one of the file's own; of a list, the first counts; also in a list."""
+        self.assertEqual(fields("include a b"), [[["include"], ["a"], ["b"]]])
+        self.assertEqual(fields("include one,two", one="b"), [[["b"]]])
+        self.assertEqual(fields("include @none", none=""), [[["include"], []]])
+        self.assertEqual(
+            fields("a @list", list="x\ninclude more\nz", more="y"), [[["a"], ["x", "y", "z"]]]
+        )
+
     def test_what_cannot_be_read(self) -> None:
         """It is said which file, and who wants it."""
         for text, message in (
             ("include none", 'could not open file "/conf/none": No such file or directory'),
             ("a @none", 'could not open file "/conf/none": No such file or directory'),
             ("include_dir none", 'could not open directory "/conf/none"'),
-            ("include a b", "include takes the name of one file: line 1"),
             ("include pg_hba.conf", "maximum nesting depth exceeded"),
             ("a @pg_hba.conf", "maximum nesting depth exceeded"),
+            ("a @b\0", 'there is a zero character in file "/conf/pg_hba.conf"'),
         ):
             error = self.assertRaises(FormatError, lines, text)
             self.assertIn(message, str(error))
@@ -337,8 +347,8 @@ class IdentTests(SynchronousTestCase):
             ("x", "x"),
             ("q1", "q1"),
             ("all", "anybody"),
-            ("w@example\n", "w"),
             ("none", "u"),  # what the parentheses have not found is no empty name
+            ("w@example\n", "w"),
         ):
             self.assertFalse(self.ask(text, "m", system_user, user), (system_user, user))
         self.assertFalse(self.ask(text, "none", "a", "u"))

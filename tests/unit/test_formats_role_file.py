@@ -89,6 +89,11 @@ class RoleFileTests(SynchronousTestCase):
         )
         self.assertRaises(FormatError, without_role, TEXT, "nobody", PATH)
 
+    def test_a_role_called_include(self) -> None:
+        """It is one if it has limits; what is wrong with it tells nothing of its verifier."""
+        roles = parse_roles("include secret connections=2", PATH)
+        self.assertEqual(roles["include"].limits.connections, 2)
+
     def test_what_is_wrong(self) -> None:
         """With the place, and without what may be secret."""
         for line, words in (
@@ -100,6 +105,7 @@ class RoleFileTests(SynchronousTestCase):
             ("a secret timelines=1-x", '"x" is no number'),
             ("a secret from=0-5", "0-5"),
             ("include secret", "does not include others"),
+            ("include secret a,b", "a role is a name"),
             ("a @secret", "does not include others"),
         ):
             error = self.assertRaises(FormatError, parse_roles, TEXT + line, PATH)

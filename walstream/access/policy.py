@@ -76,8 +76,8 @@ class DiskFiles:
     """The files as they are on disk. Waits for it."""
 
     def read(self, path: str) -> str:
-        """The contents of a file."""
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        """The contents of a file, as they are: a carriage return begins no line."""
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read()
 
     def names(self, path: str) -> Sequence[str]:

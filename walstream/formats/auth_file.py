@@ -21,6 +21,8 @@ __all__ = ["AuthLine", "Files", "Token", "read_auth_file"]
 _BLANKS: Final = " \t\r"
 # CONF_FILE_MAX_DEPTH of PostgreSQL's conffiles.h.
 _DEEPEST: Final = 10
+# A line of more is one of the file's own, whatever its first word: so is a role by that name.
+_FIELDS_OF_INCLUDE: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +95,12 @@ def _lines(path: str, files: Files, depth: int) -> Iterator[AuthLine]:
         fields = list(_fields(text, path, files, depth))
         if not fields:
             continue
-        line = AuthLine(path, number, fields, text.strip())
-        include = _INCLUDES.get(fields[0][0].text) if fields[0] else None
+        include = None
+        if len(fields) == _FIELDS_OF_INCLUDE and all(fields):
+            include = _INCLUDES.get(fields[0][0].text)
         if include is None:
-            yield line
+            yield AuthLine(path, number, fields, text.strip())
         else:
-            if len(fields) != 2 or len(fields[1]) != 1:
-                raise line.wrong(f"{fields[0][0].text} takes the name of one file")
             target = _beside(path, fields[1][0].text)
             yield from include(target, files, depth + 1)
 
@@ -139,9 +140,13 @@ def _content(path: str, files: Files, depth: int) -> str:
     if depth > _DEEPEST:
         raise FormatError(f'could not open file "{path}": maximum nesting depth exceeded')
     try:
-        return files.read(path)
+        content = files.read(path)
     except OSError as error:
         raise FormatError(f'could not open file "{path}": {error.strerror}') from error
+    if "\0" in content:
+        # To PostgreSQL the line ends there, and the next one is a part of it.
+        raise FormatError(f'there is a zero character in file "{path}"')
+    return content
 
 
 def _beside(path: str, name: str) -> str:
@@ -153,7 +158,7 @@ def _logical_lines(content: str) -> Iterator[tuple[int, str]]:
     """Lines with those that continue them, and the number of the first of each."""
     first, text = 1, ""
     for number, line in enumerate(content.split("\n"), start=1):
-        added = line.removesuffix("\r")
+        added = line.rstrip("\r")
         text += added
         # One that was there before, and escaped by the one behind it, is no continuation.
         if added.endswith("\\"):
@@ -189,8 +194,8 @@ def _fields(text: str, path: str, files: Files, depth: int) -> Iterator[list[Tok
 
 def _tokens_of(path: str, files: Files, depth: int) -> Iterator[Token]:
     """All tokens of a file that stands for a list."""
-    for _, text in _logical_lines(_content(path, files, depth)):
-        for field in _fields(text, path, files, depth):
+    for line in _lines(path, files, depth):
+        for field in line.fields:
             yield from field
 
 

@@ -231,6 +231,15 @@ class RemoteSlotsTests(ChannelCase):
         words = 'replication slot "s" does not exist'
         self.assertEqual((error.sqlstate, error.message), ("42704", words))
 
+    def test_a_name_that_is_no_utf_8(self) -> None:
+        """It arrives as it came, and is shown as it came: clients may send any."""
+        name = b"\xff".decode("utf-8", "surrogateescape")
+        self.assertIsNone(self.result(self.slots.read(name)))
+        refused = self.slots.acquire(name, 7)
+        self.turn()
+        error = self.failureResultOf(refused, CommandError).value
+        self.assertEqual(str(error), f'replication slot "{name}" does not exist')
+
     def test_a_fault(self) -> None:
         """A fault of the store's is in the main process's log, and the worker lives on."""
         self.main = MainEnd(WorkerSessions(FailingSlots()), lambda: None)

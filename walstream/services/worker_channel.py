@@ -18,7 +18,7 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from walstream.errors import ArchiveError, FormatError
-from walstream.services.worker_values import Position, Refused, SlotValue
+from walstream.services.worker_values import Name, Position, Refused, SlotValue
 
 __all__ = [
     "CHANNEL_DESCRIPTOR",
@@ -146,7 +146,7 @@ class CreateSlot(_SlotCommand):
     """`ISlotStore.create`."""
 
     arguments: ClassVar[_Values] = [
-        (b"name", amp.Unicode()),
+        (b"name", Name()),
         (b"pid", amp.Integer()),
         (b"temporary", amp.Boolean()),
         (b"restart", Position(optional=True)),
@@ -157,14 +157,14 @@ class CreateSlot(_SlotCommand):
 class ReadSlot(_SlotCommand):
     """`ISlotStore.read`."""
 
-    arguments: ClassVar[_Values] = [(b"name", amp.Unicode())]
+    arguments: ClassVar[_Values] = [(b"name", Name())]
     response: ClassVar[_Values] = [(b"slot", SlotValue(optional=True))]
 
 
 class AcquireSlot(_SlotCommand):
     """`ISlotStore.acquire`."""
 
-    arguments: ClassVar[_Values] = [(b"name", amp.Unicode()), (b"pid", amp.Integer())]
+    arguments: ClassVar[_Values] = [(b"name", Name()), (b"pid", amp.Integer())]
     response: ClassVar[_Values] = [(b"slot", SlotValue())]
 
 
@@ -172,7 +172,7 @@ class DropSlot(_SlotCommand):
     """`ISlotStore.drop`."""
 
     arguments: ClassVar[_Values] = [
-        (b"name", amp.Unicode()),
+        (b"name", Name()),
         (b"wait", amp.Boolean()),
         (b"pid", amp.Integer(optional=True)),
     ]
@@ -183,7 +183,7 @@ class EnterRole(amp.Command):
 
     arguments: ClassVar[_Values] = [
         (b"number", amp.Integer()),
-        (b"role", amp.String()),
+        (b"role", Name()),
         (b"limit", amp.Integer(optional=True)),
     ]
     errors: ClassVar[dict[type[Exception], bytes]] = {Refused: b"REFUSED"}
@@ -205,13 +205,13 @@ class LeaveRole(_Told):
 class AdvanceSlot(_Told):
     """`ISlotStore.advance`."""
 
-    arguments: ClassVar[_Values] = [(b"name", amp.Unicode()), (b"restart", Position())]
+    arguments: ClassVar[_Values] = [(b"name", Name()), (b"restart", Position())]
 
 
 class ReleaseSlot(_Told):
     """`ISlotStore.release`."""
 
-    arguments: ClassVar[_Values] = [(b"name", amp.Unicode()), (b"pid", amp.Integer())]
+    arguments: ClassVar[_Values] = [(b"name", Name()), (b"pid", amp.Integer())]
 
 
 class EndSession(_Told):

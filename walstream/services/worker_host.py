@@ -130,11 +130,11 @@ class MainEnd(Channel):
         return {}
 
     @EnterRole.responder
-    async def enter_role(self, number: int, role: bytes, limit: int | None) -> dict[str, object]:
+    async def enter_role(self, number: int, role: str, limit: int | None) -> dict[str, object]:
         """See `Places.enter`."""
         self.leave_role(number)  # or nobody would know of the place that it had by that number
-        ours, name = next(_numbers), role.decode("utf-8", "surrogateescape")
-        await _sent(self._sessions.places.enter(ours, name, limit))
+        ours = next(_numbers)
+        await _sent(self._sessions.places.enter(ours, role, limit))
         self._roles[number] = ours
         return {}
 

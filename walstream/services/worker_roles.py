@@ -25,9 +25,7 @@ class RemotePlaces:
 
     async def _enter(self, number: int, role: str, limit: int | None) -> None:
         try:
-            # A client's name may be no UTF-8.
-            name = role.encode("utf-8", "surrogateescape")
-            await self._channel.ask(EnterRole, number=number, role=name, limit=limit)
+            await self._channel.ask(EnterRole, number=number, role=role, limit=limit)
         except Refused as refused:
             raise refused.error() from refused
 

@@ -17,7 +17,7 @@ from walstream.errors import CommandError
 from walstream.formats.lsn import LSN
 from walstream.interfaces import Slot, WALPosition
 
-__all__ = ["Position", "Refused", "SlotValue", "in_pieces", "is_number"]
+__all__ = ["Name", "Position", "Refused", "SlotValue", "in_pieces", "is_number"]
 
 _LARGEST: Final = (1 << 64) - 1
 
@@ -33,6 +33,18 @@ def is_number(value: object) -> bool:
 class _Value(amp.Argument):
     def __init__(self, *, optional: bool = False) -> None:
         super().__init__(optional)  # type: ignore[no-untyped-call]
+
+
+class Name(_Value):
+    """What a client calls something, which may be no UTF-8, in an AMP box."""
+
+    def toString(self, name: str) -> bytes:  # noqa: N802
+        """As AMP asks for it."""
+        return name.encode("utf-8", "surrogateescape")
+
+    def fromString(self, data: bytes) -> str:  # noqa: N802
+        """As AMP asks for it."""
+        return data.decode("utf-8", "surrogateescape")
 
 
 class Position(_Value):

@@ -276,6 +276,8 @@ class RuleTests(SynchronousTestCase):
             ("host replication", "end-of-line before role specification"),
             ("host replication all", "end-of-line before IP address specification"),
             ("host replication all ::1,::2 trust", "multiple values specified for host address"),
+            ("host replication all 10.1 reject", 'invalid IP address "10.1": it takes four'),
+            ("host replication all 0x0a000001 reject", 'invalid IP address "0x0a000001"'),
             ("host replication all 127.0.0.1", "end-of-line before netmask specification"),
             ("host replication all 127.0.0.1 trust", 'invalid IP mask "trust"'),
             ("host replication all 127.0.0.1 ::1 trust", "IP address and mask do not match"),

@@ -6,6 +6,7 @@ PostgreSQL's documentation, "The pg_hba.conf File", *address*; ``hba.c``.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -21,6 +22,9 @@ _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 Near: TypeAlias = Collection[_Interface]
 """Our own addresses, with their networks: for ``samehost`` and ``samenet``."""
+
+# What PostgreSQL takes for an address (inet_aton(3)), and no host is called.
+_SHORT_IP: Final = re.compile(r"(?:[^:]*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,8 @@ def parse_address(token: Token, mask: Callable[[], str]) -> AddressRule:
     if address is None:
         if slash:
             raise FormatError(f'specifying both host name and CIDR mask is invalid: "{token.text}"')
+        if _SHORT_IP.fullmatch(text):
+            raise FormatError(f'invalid IP address "{text}": it takes four decimal numbers')
         return AddressRule(host_name=text)
     if slash:
         return AddressRule(network=_network(address, length, token.text))

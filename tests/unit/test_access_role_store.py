@@ -67,6 +67,13 @@ class RoleStoreTests(SynchronousTestCase):
                 self.store.change(edit)
         self.assertEqual(self.path.read_text(), "a -\n")
 
+    def test_a_lock_that_is_a_link(self) -> None:
+        """It is not followed: what root makes there is handed over to whose the directory is."""
+        elsewhere = self.directory / "elsewhere"
+        os.symlink(elsewhere, f"{self.path}.lock")
+        self.assertRaises(OSError, self.change, Role("a"))
+        self.assertFalse(elsewhere.exists() or self.path.exists())
+
     def test_a_failed_change(self) -> None:
         """Leaves the old file, whole."""
         self.change(Role("a"))

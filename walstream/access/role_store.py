@@ -134,7 +134,9 @@ class RoleStore:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """No other process changes it meanwhile."""
-        fd = os.open(self.path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Whose the directory is could have root hand over another file, by a link to it.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(self.path + ".lock", flags, 0o600)
         try:
             self._hand_over(fd)
             fcntl.flock(fd, fcntl.LOCK_EX)

@@ -31,10 +31,13 @@ class HandshakeTests(SynchronousTestCase):
         self.turns = Turns(1, self.clock)
         self.tls = FakeTLS()
         self.told: list[bool] = []
+        self.enough = False
         self.handshake = Handshake(self.tls, self.turns, self.regulate)
 
     def regulate(self) -> None:
         self.told.append(self.handshake.is_waiting)
+        if self.enough:
+            self.handshake.end()
 
     def test_at_once(self) -> None:
         """It is nobody else's turn: what comes is given on, and read on."""
@@ -63,9 +66,18 @@ class HandshakeTests(SynchronousTestCase):
         self.handshake.end()
 
     def test_nobody_wants_it_any_more(self) -> None:
-        """What has come is dropped."""
+        """What has come is dropped, and nobody waits for its turn to come."""
         self.turns.ask(lambda: None)
         self.tls.dataReceived(b"1")
         self.handshake.end()
+        self.assertEqual(len(self.turns), 0)
+        self.clock.advance(0)
+        self.assertEqual(self.tls.given, [])
+
+    def test_who_is_told_has_had_enough(self) -> None:
+        """TLS gets nothing any more."""
+        self.turns.ask(lambda: None)
+        self.tls.dataReceived(b"1")
+        self.enough = True
         self.clock.advance(0)
         self.assertEqual(self.tls.given, [])

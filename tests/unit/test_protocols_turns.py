@@ -69,6 +69,17 @@ class TurnsTests(SynchronousTestCase):
         self.reactor.turn()
         self.assertEqual(self.done, [1, 2, 3, 4, 5])
 
+    def test_one_is_gone(self) -> None:
+        """Its turn is the next one's; whoever had it already, or never wanted it, has none."""
+        fifth = partial(self.done.append, 5)
+        self.ask(1, 2, 3, 4)
+        self.turns.ask(fifth)
+        self.ask(6, 7)
+        for _ in range(2):
+            self.turns.forget(fifth)
+        self.reactor.turn()
+        self.assertEqual(self.done, [1, 2, 3, 4, 6, 7])
+
     def test_one_fails(self) -> None:
         """The others go on."""
 

@@ -53,11 +53,12 @@ class Handshake:
         if self._take is not None:
             self._take = None
             vars(self._tls).pop("dataReceived", None)
+            # In a flood most have gone before it is their turn: others are not to wait for them.
+            self._turns.forget(self._go_on)
 
     def _go_on(self) -> None:
-        if self._take is None:
-            return
         data, self._data = self._data, b""
         # Before, since whoever is told what comes of it may have had enough.
         self._regulate()
-        self._take(data)
+        if self._take is not None:
+            self._take(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -32,6 +33,11 @@ class Turns:
         else:
             self._take_place()
             go_on()
+
+    def forget(self, go_on: Callable[[], None]) -> None:
+        """Do not call *go_on* any more: its turn is the next one's."""
+        with suppress(ValueError):
+            self._waiting.remove(go_on)
 
     def _take_place(self) -> None:
         self._left -= 1

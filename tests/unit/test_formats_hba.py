@@ -240,6 +240,8 @@ class RuleTests(SynchronousTestCase):
             self.assertIs(rule.method, method)
         (rule,) = rules("local replication all peer map=m")
         self.assertEqual((rule.method, rule.ident_map), (AuthMethod.PEER, "m"))
+        (rule,) = rules("local replication all peer map=")
+        self.assertIsNone(rule.ident_map)
 
     def test_certificates(self) -> None:
         """Of other methods they may be asked for as well."""

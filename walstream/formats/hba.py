@@ -291,7 +291,7 @@ def _with_options(
         users,
         address,
         method,
-        ident_map=options.get("map"),
+        ident_map=options.get("map") or None,  # an empty name is as good as none
         client_certificate=certificate,
         uses_distinguished_name=_client_name(line, options.get("clientname")),
     )

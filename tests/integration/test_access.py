@@ -236,6 +236,8 @@ TEXTS = [
     "local replication \\\n  all \\\n trust",
     "",
     "# nothing",
+    "# not now:\rhost replication all all trust",
+    "local replication all peer map=",
     # What is wrong.
     "host replication",
     "host replication all",
@@ -249,6 +251,7 @@ TEXTS = [
     "host replication all all cert",
     "hosts replication all all trust",
     "host,local replication all all trust",
+    "include two words",
     "host replication all all,all trust",
     "host replication all all trust,reject",
     "host replication all all trust map",
@@ -267,6 +270,8 @@ TEXTS = [
 EXPRESSIONS = [
     "host replication /[ all trust",
     "host replication /^standby[0-9]+$ all trust",
+    "host replication /^[[:alpha:]]+$ all trust",
+    "host replication /^[[:letters:]]+$ all trust",
 ]
 
 
@@ -275,6 +280,7 @@ BEGINNINGS = [
     "end-of-line before netmask specification",
     'authentication option "map" is only valid for authentication methods',
     'invalid regular expression "["',
+    'invalid regular expression "^[[:letters:]]+$"',
 ]
 # What a server has other words for in its log and in the view, of which we have those of the log.
 IN_THE_VIEW = {

@@ -59,7 +59,7 @@ _MOST_SAID: Final = 256 * 1024
 class _Host:
     """A worker, as its sessions know it."""
 
-    def cancel(self, pid: int) -> None:
+    def cancel(self, pid: int, key: bytes) -> None:
         pass
 
     def terminate(self, pid: int) -> None:
@@ -100,8 +100,8 @@ class _Nonsense:
             "send", "/archive", MemoryProvider(IDENTITY, _HERE), self._clock, self._clock.seconds
         )
         self._document.sending = SendingSide(self._sessions.standbys, SenderSettings(), self._slots)
-        self._others, _ = self._sessions.begin(self._good)
-        self._pids = [self._sessions.begin(self._host)[0] for _ in range(3)]
+        self._others = self._sessions.begin(self._good)
+        self._pids = [self._sessions.begin(self._host) for _ in range(3)]
         self._sessions.changed([self._standby(self._others)])
 
     def run(self) -> None:

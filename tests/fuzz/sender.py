@@ -285,7 +285,7 @@ class _Conversation(Conversation):
             case 4:
                 provider.let_go()
             case 5:
-                self._factory.cancel(self._session.pid, self._session.key)
+                self._factory.cancel(self._session.pid, self._session.key or b"")
 
 
 _DOES: tuple[Callable[[_Conversation], None], ...] = (

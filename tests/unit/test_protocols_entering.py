@@ -404,7 +404,7 @@ class PermitTests(EntranceCase):
         transports = []
         for _ in range(3):
             transports.append(FlowTransport(clock=self.clock))
-            session = factory.session(len(transports), b"1234")
+            session = factory.session(len(transports))
             transports[-1].connect(session)
             transports[-1].deliver(LOGIN)
             self.assertEqual(transports[-1].take(), QUESTION)

@@ -25,7 +25,7 @@ from walstream.protocols.settings import SenderSettings
 from walstream.testing.memory import MemoryProvider
 from walstream.testing.transport import FlowTransport
 from walstream.wire.messages import parse_backend_key_data, query
-from walstream.wire.startup import startup_message
+from walstream.wire.startup import PROTOCOL_3_0, PROTOCOL_3_2, startup_message
 
 
 class Client:
@@ -49,9 +49,10 @@ class Client:
             heard += piece
         return heard
 
-    def log_in(self) -> bytes:
+    def log_in(self, version: int = PROTOCOL_3_0) -> bytes:
         """Log in; the pid and the key as a CancelRequest names them."""
-        answer = self.say(startup_message(STARTUP))
+        packet = startup_message(STARTUP)
+        answer = self.say(packet[:4] + version.to_bytes(4, "big") + packet[8:])
         (body,) = (body for kind, body in messages(answer) if kind == ord("K"))
         return body
 
@@ -160,6 +161,17 @@ class WALSenderFactoryTests(SynchronousTestCase):
         ):
             self.cancel(body)
         self.assertEqual(client.hear(), b"")
+
+    def test_cancel_with_a_part_of_the_key(self) -> None:
+        """A client of protocol 3.2 has a long key, of which the beginning is not enough."""
+        client = self.connect()
+        key = client.log_in(PROTOCOL_3_2)
+        self.assertEqual(len(key), 4 + 32)
+        client.say(query("START_REPLICATION 0/300000"))
+        self.cancel(key[:8])
+        self.assertEqual(client.hear(), b"")
+        self.cancel(key)
+        self.assertEqual(kinds(client.hear()), "EZ")
 
     def test_slot_is_taken_from_a_session(self) -> None:
         """The slot store ends a session by its pid, and no other; one that is gone is none."""

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.channels import ChannelPair
-from tests.unit.conversation import IDENTITY, START, STARTUP, MemorySlots, kinds
+from tests.unit.conversation import IDENTITY, START, STARTUP, MemorySlots, kinds, messages
 from walstream.access.policy import AccessFiles
 from walstream.archive.serving import Storage
 from walstream.formats.lsn import LSN
@@ -27,7 +27,7 @@ from walstream.services.worker_channel import (
     Adopt,
     Beat,
     Begin,
-    CancelStream,
+    Cancel,
     Drain,
     Leave,
     Reload,
@@ -37,7 +37,7 @@ from walstream.services.worker_host import MainEnd
 from walstream.services.worker_sessions import WorkerSessions
 from walstream.testing.memory import MemoryProvider
 from walstream.testing.transport import FlowTransport
-from walstream.wire.messages import query
+from walstream.wire.messages import parse_backend_key_data, query
 from walstream.wire.startup import startup_message
 
 HERE = WALPosition(1, LSN(START))
@@ -172,11 +172,9 @@ class WorkerTests(WorkerCase):
 
     def hand_over(self) -> tuple[int, FlowTransport | None]:
         """A client is handed over; its number, and its end of the connection."""
-        pid, key = self.sessions.begin(Owner())
+        pid = self.sessions.begin(Owner())
         descriptor = os.open(os.devnull, os.O_RDONLY)
-        handed = self.main.ask(
-            Adopt, descriptor=descriptor, family=int(socket.AF_INET), pid=pid, key=key
-        )
+        handed = self.main.ask(Adopt, descriptor=descriptor, family=int(socket.AF_INET), pid=pid)
         self.turn()
         self.successResultOf(handed)
         # Ours and the worker's are one here: it has to have closed it.
@@ -188,8 +186,11 @@ class WorkerTests(WorkerCase):
         pid, transport = self.hand_over()
         assert transport is not None
         transport.deliver(startup_message(STARTUP))
-        answer = kinds(transport.take())
-        self.assertTrue(answer.endswith("KZ"), answer)
+        answer = transport.take()
+        self.assertTrue(kinds(answer).endswith("KZ"), answer)
+        (body,) = (body for kind, body in messages(answer) if kind == ord("K"))
+        told, self.key = parse_backend_key_data(body)
+        self.assertEqual(told, pid)
         self.turn()
         return pid, transport
 
@@ -240,12 +241,14 @@ class WorkerTests(WorkerCase):
         self.log_in()
 
     def test_a_stream_is_cancelled(self) -> None:
-        """The main process has seen that the key is the right one."""
+        """By who knows the key, to whichever worker he has come."""
         pid, transport = self.log_in()
         transport.deliver(query("START_REPLICATION 0/300000"))
         self.assertEqual(kinds(transport.take()), "W")
-        self.main.tell(CancelStream, pid=pid)
-        self.turn()
+        for number, key in ((pid, b"key!"), (pid, b""), (pid + 1, self.key), (pid, self.key)):
+            self.assertEqual(transport.take(), b"")
+            self.main.tell(Cancel, pid=number, key=key)
+            self.turn()
         self.assertEqual(kinds(transport.take()), "EZ")
 
     def test_a_slot_is_taken_away(self) -> None:

@@ -39,10 +39,10 @@ class FakeWorker:
     """Notes what is asked of its sessions."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, int]] = []
+        self.asked: list[tuple[str, int] | tuple[str, int, bytes]] = []
 
-    def cancel(self, pid: int) -> None:
-        self.asked.append(("cancel", pid))
+    def cancel(self, pid: int, key: bytes) -> None:
+        self.asked.append(("cancel", pid, key))
 
     def terminate(self, pid: int) -> None:
         self.asked.append(("terminate", pid))
@@ -82,7 +82,7 @@ class ChannelCase(SynchronousTestCase):
 
     def begin(self) -> Standby:
         """A client of the worker's, let in."""
-        pid, _ = self.sessions.begin(self.host)
+        pid = self.sessions.begin(self.host)
         return Standby(pid, "u", f"s{pid}", None, 0.0, StandbyState.STREAMING)
 
     def report(self, standby: Standby, flush: int) -> None:
@@ -368,13 +368,12 @@ class ReportsTests(ChannelCase):
 
 
 class SessionsTests(ChannelCase):
-    """`WorkerSessions`: numbers, keys, ends."""
+    """`WorkerSessions`: numbers, ends."""
 
     def test_numbers_are_unique(self) -> None:
-        """Whichever worker gets a session; and so is the key."""
+        """Whichever worker gets a session."""
         sessions = [self.sessions.begin(host) for host in (self.host, FakeWorker()) * 5]
-        self.assertEqual([pid for pid, _ in sessions], list(range(1, 11)))
-        self.assertEqual(len({key for _, key in sessions}), 10)
+        self.assertEqual(sessions, list(range(1, 11)))
         self.assertEqual((len(self.sessions), self.sessions.number(self.host)), (10, 5))
 
     def test_a_session_ends(self) -> None:
@@ -401,7 +400,7 @@ class SessionsTests(ChannelCase):
     def test_a_worker_is_lost(self) -> None:
         """All its sessions end, and nobody else's."""
         mine, others = self.begin(), FakeWorker()
-        pid, _ = self.sessions.begin(others)
+        pid = self.sessions.begin(others)
         self.report(mine, 1)
         self.turn()
         self.assertEqual(self.sessions.clients(self.host), 1)
@@ -413,16 +412,16 @@ class SessionsTests(ChannelCase):
         self.assertEqual(pid, 2)
 
     def test_a_cancel_request_comes_to_another_worker(self) -> None:
-        """It reaches the worker of the session that it names, if it has the key."""
-        pid, key = self.sessions.begin(self.host)
-        for number, secret in ((pid, key[::-1] + b"x"), (pid + 1, key), (pid, key)):
-            self.worker.tell(Cancel, pid=number, key=secret)
+        """It reaches the worker of the session that it names, which knows the key."""
+        pid = self.sessions.begin(self.host)
+        for number in (pid + 1, pid):
+            self.worker.tell(Cancel, pid=number, key=b"key!")
         self.pair.deliver()
-        self.assertEqual(self.host.asked, [("cancel", pid)])
+        self.assertEqual(self.host.asked, [("cancel", pid, b"key!")])
 
     def test_a_slot_is_taken_away(self) -> None:
         """The worker of the session is told, while there is one."""
-        pid, _ = self.sessions.begin(self.host)
+        pid = self.sessions.begin(self.host)
         self.store.terminate(pid)
         self.sessions.ended(pid)
         self.store.terminate(pid)

@@ -25,7 +25,7 @@ from walstream.services.worker_channel import (
     Adopt,
     Beat,
     Begin,
-    CancelStream,
+    Cancel,
     Channel,
     Drain,
     Leave,
@@ -63,13 +63,13 @@ class FakeEnd(Channel):
         return self.beats[-1]
 
     @Adopt.responder
-    def adopt(self, descriptor: int, family: int, pid: int, key: bytes) -> dict[str, object]:
-        self.heard.append((descriptor, family, pid, key))
+    def adopt(self, descriptor: int, family: int, pid: int) -> dict[str, object]:
+        self.heard.append((descriptor, family, pid))
         return {}
 
-    @CancelStream.responder
-    def cancel_stream(self, pid: int) -> dict[str, object]:
-        self.heard.append(("cancel", pid))
+    @Cancel.responder
+    def cancel(self, pid: int, key: bytes) -> dict[str, object]:
+        self.heard.append(("cancel", pid, key))
         return {}
 
     @Terminate.responder
@@ -246,18 +246,16 @@ class WorkerProcessTests(SynchronousTestCase):
         """As a descriptor."""
         end = self.start()
         with socket.socket() as connection:
-            handed = self.worker.adopt(connection, 17, b"key!")
+            handed = self.worker.adopt(connection, 17)
             self.assertNoResult(handed)
             self.reactor.pair.deliver()
             self.successResultOf(handed)
-            self.assertEqual(
-                end.heard[1:], [(connection.fileno(), int(socket.AF_INET), 17, b"key!")]
-            )
+            self.assertEqual(end.heard[1:], [(connection.fileno(), int(socket.AF_INET), 17)])
 
     def test_what_else_it_is_told(self) -> None:
         """Of its sessions, of files, and of the end."""
         end = self.start()
-        self.worker.cancel(1)
+        self.worker.cancel(1, b"key!")
         self.worker.terminate(2)
         self.worker.reload(tls=True)
         drained = self.worker.drain(10.0, WALPosition(2, LSN(START)))
@@ -265,5 +263,5 @@ class WorkerProcessTests(SynchronousTestCase):
         self.reactor.pair.deliver()
         self.successResultOf(drained)
         drain = 10.0, WALPosition(2, LSN(START))
-        expected = [("cancel", 1), ("terminate", 2), ("reload", True), drain, "leave"]
+        expected = [("cancel", 1, b"key!"), ("terminate", 2), ("reload", True), drain, "leave"]
         self.assertEqual(end.heard[1:], expected)

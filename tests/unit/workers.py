@@ -56,7 +56,7 @@ class FakeWorker:
         self.calls.append("kill")
         self.end("it was killed")
 
-    def adopt(self, connection: object, pid: int, key: bytes) -> Deferred[dict[str, Any]]:
+    def adopt(self, connection: object, pid: int) -> Deferred[dict[str, Any]]:
         self.calls.append(("adopt", connection, pid))
         self.adopting.append(Deferred())
         return self.adopting[-1]
@@ -65,8 +65,8 @@ class FakeWorker:
         self.calls.append(("drain", grace, end))
         return self.draining
 
-    def cancel(self, pid: int) -> None:
-        self.calls.append(("cancel", pid))
+    def cancel(self, pid: int, key: bytes) -> None:
+        self.calls.append(("cancel", pid, key))
 
     def terminate(self, pid: int) -> None:
         self.calls.append(("terminate", pid))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from hmac import compare_digest
 from secrets import token_bytes
 
 from walstream.wire.startup import PROTOCOL_3_2
 
-__all__ = ["fits", "new_key", "told"]
+__all__ = ["new_key", "told"]
 
 # Protocol 3.0 has keys of four bytes; from 3.2 on PostgreSQL's have 32.
 _SHORT = 4
@@ -22,8 +21,3 @@ def new_key() -> bytes:
 def told(key: bytes, version: int) -> bytes:
     """The key as a client of that version of the protocol is told it."""
     return key if version >= PROTOCOL_3_2 else key[:_SHORT]
-
-
-def fits(key: bytes, given: bytes) -> bool:
-    """Whether somebody gives a session's key, as it was told."""
-    return len(given) in (_SHORT, _LONG) and compare_digest(key[: len(given)], given)

@@ -39,6 +39,7 @@ class Guest:
     :ivar permit: what it may have. It has entered; who is its host sees to it that it leaves.
     :ivar encryption: the connection's TLS; None if it is not encrypted.
     :ivar greeting: what it is to be told, behind AuthenticationOk.
+    :ivar key: by which it may cancel what it does: it is told that, too.
     :ivar unread: what it has sent already, behind its last word here.
     """
 
@@ -46,6 +47,7 @@ class Guest:
     permit: IPermit
     encryption: Encryption | None
     greeting: bytes
+    key: bytes
     unread: bytes
 
 
@@ -135,8 +137,15 @@ class Entering:
             return None
         self._log.introduced(client)
         permit = await self._admit(client)
-        encryption, greeting = self._encrypting.encryption, self._welcome.greeting()
-        return Guest(client, permit, encryption, greeting, bytes(self._unread))
+        welcome = self._welcome
+        return Guest(
+            client,
+            permit,
+            self._encrypting.encryption,
+            welcome.greeting(),
+            welcome.key,
+            bytes(self._unread),
+        )
 
     async def _meet(self) -> Client | None:
         """Who it says it is; None: nobody, but a CancelRequest has come."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from hmac import compare_digest
 
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -142,8 +143,13 @@ class WALSender(Session):
             self._say_goodbye()
             self._slot.give_up()  # the client may take a while to notice, and it is wanted now
 
+    def cancel(self, key: bytes) -> None:
+        """A CancelRequest names this session: nothing happens if that is not its key."""
+        if self.key is not None and compare_digest(self.key, key):
+            self.cancel_stream()
+
     def cancel_stream(self) -> None:
-        """A CancelRequest names this session: its stream is broken off, the session goes on."""
+        """The stream is broken off, the session goes on."""
         if self.phase in (SenderPhase.STREAMING, SenderPhase.STREAMING_2009):
             self._break_off(cancelled())
         else:

@@ -11,7 +11,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from walstream.interfaces import IGate, ISlotStore, IWALProvider
-from walstream.protocols.cancel_keys import fits, new_key
+from walstream.protocols.cancel_keys import new_key
 from walstream.protocols.encrypting import TLSServer
 from walstream.protocols.laggards import Laggards
 from walstream.protocols.limits import Limits
@@ -100,7 +100,7 @@ class WALSenderFactory(Factory):
         """
         if self._is_draining or self.is_flooded:
             return None
-        return self.session(next(self._pids), new_key())
+        return self.session(next(self._pids))
 
     @property
     def is_flooded(self) -> bool:
@@ -108,9 +108,9 @@ class WALSenderFactory(Factory):
         most, strangers = self.most_clients, self._serving.settings.max_strangers
         return bool(most) and len(self._sessions) >= most + strangers + _GOING
 
-    def session(self, pid: int, key: bytes) -> WALSender:
-        """A session of that number, which a CancelRequest with that key may cancel."""
-        session = WALSender(self._serving, pid, key, self.gone)
+    def session(self, pid: int) -> WALSender:
+        """A session of that number."""
+        session = WALSender(self._serving, pid, new_key(), self.gone)
         self._sessions[pid] = session
         return session
 
@@ -178,11 +178,5 @@ class WALSenderFactory(Factory):
     def cancel(self, pid: int, key: bytes) -> None:
         """A CancelRequest has come: nothing happens if it names no session, or has not its key."""
         session = self._sessions.get(pid)
-        if session is not None and fits(session.key, key):
-            session.cancel_stream()
-
-    def cancel_stream(self, pid: int) -> None:
-        """End the stream of a session, whose client has shown that it may ask for that."""
-        session = self._sessions.get(pid)
         if session is not None:
-            session.cancel_stream()
+            session.cancel(key)

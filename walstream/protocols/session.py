@@ -57,7 +57,7 @@ class Session(Line):
 
     :ivar phase: see `SenderPhase`.
     :ivar pid: the session's number, as the client learns it from BackendKeyData.
-    :ivar key: what a CancelRequest has to know.
+    :ivar key: what a CancelRequest has to know; None until the client was told.
     :ivar entering: the client's way in; None once it is in.
     :ivar client: who it is; None until it was let in.
     :ivar encryption: the connection's TLS; None until then, and if it is not encrypted.
@@ -69,7 +69,7 @@ class Session(Line):
         super().__init__(serving.clock, serving.settings.close_timeout)
         self.phase = SenderPhase.ENTERING
         self.pid = pid
-        self.key = key
+        self.key: bytes | None = None
         self.client: Client | None = None
         self.encryption: Encryption | None = None
         self.output_full = False
@@ -156,7 +156,7 @@ class Session(Line):
             return
         self.entering = None
         self.client, self.encryption = guest.client, guest.encryption
-        self._permit = guest.permit
+        self._permit, self.key = guest.permit, guest.key
         self._serving.limits.strangers.leave(self.pid)
         self.let_in()
         self.phase = SenderPhase.READY

@@ -176,8 +176,13 @@ class Welcome:
         answer = b""
         for name, value in parameter_status(self._identity(), self.client.parameters).items():
             answer += messages.parameter_status(name, value)
-        key = told(self._key, self._version)
-        return answer + messages.backend_key_data(self._pid, key) + messages.ready_for_query()
+        key = messages.backend_key_data(self._pid, self.key)
+        return answer + key + messages.ready_for_query()
+
+    @property
+    def key(self) -> bytes:
+        """By which the client may cancel what it does, as it is told it."""
+        return told(self._key, self._version)
 
     def _newest(self) -> int:
         """The newest version of the protocol that a server like the one announced speaks."""

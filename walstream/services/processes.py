@@ -204,7 +204,7 @@ class SenderProcesses(Factory):
                 worker.rate = rate
 
     def _hand(self, transport: Any, worker: WorkerProcess) -> None:
-        pid, key = self._sessions.begin(worker)
+        pid = self._sessions.begin(worker)
         self._under_way[worker] += 1
 
         def handed(result: object) -> None:
@@ -217,7 +217,7 @@ class SenderProcesses(Factory):
                 del self._under_way[worker]
             self._hand_out()
 
-        worker.adopt(transport.getHandle(), pid, key).addBoth(handed)
+        worker.adopt(transport.getHandle(), pid).addBoth(handed)
 
 
 class _Arrival(Protocol):

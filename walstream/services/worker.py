@@ -31,7 +31,6 @@ from walstream.services.worker_channel import (
     Beat,
     Begin,
     Cancel,
-    CancelStream,
     Channel,
     Drain,
     Leave,
@@ -51,7 +50,7 @@ __all__ = ["Worker"]
 
 
 class WorkerSenders(WALSenderFactory):
-    """The sessions of a worker. Numbers and keys are the main process's to give."""
+    """The sessions of a worker. Their numbers are the main process's to give."""
 
     def __init__(
         self,
@@ -85,6 +84,10 @@ class WorkerSenders(WALSenderFactory):
     def cancel(self, pid: int, key: bytes) -> None:
         """A CancelRequest, which may name a session of another worker's."""
         self._channel.tell(Cancel, pid=pid, key=key)
+
+    def cancel_own(self, pid: int, key: bytes) -> None:
+        """One that names a session of this worker's."""
+        super().cancel(pid, key)
 
     def gone(self, session: WALSender) -> None:
         """The client is gone."""
@@ -151,14 +154,14 @@ class Worker(Channel):
         return {}
 
     @Adopt.responder
-    def adopt(self, descriptor: int, family: int, pid: int, key: bytes) -> dict[str, object]:
+    def adopt(self, descriptor: int, family: int, pid: int) -> dict[str, object]:
         """See `Adopt`."""
         senders = self._begun()
         try:
             if senders.is_flooded:
                 self.tell(SessionEnded, pid=pid)
             else:
-                adoption = _Adoption(senders.session, pid, key)
+                adoption = _Adoption(senders.session, pid)
                 self._reactor.adoptStreamConnection(
                     descriptor, socket.AddressFamily(family), adoption
                 )
@@ -169,10 +172,10 @@ class Worker(Channel):
             os.close(descriptor)
         return {}
 
-    @CancelStream.responder
-    def cancel_stream(self, pid: int) -> dict[str, object]:
-        """See `CancelStream`."""
-        self._begun().cancel_stream(pid)
+    @Cancel.responder
+    def cancel(self, pid: int, key: bytes) -> dict[str, object]:
+        """See `Cancel`."""
+        self._begun().cancel_own(pid, key)
         return {}
 
     @Terminate.responder
@@ -239,10 +242,9 @@ class _Adoption(Factory):
 
     noisy = False
 
-    def __init__(self, session: Callable[[int, bytes], WALSender], pid: int, key: bytes) -> None:
+    def __init__(self, session: Callable[[int], WALSender], pid: int) -> None:
         self._session = session
         self._pid = pid
-        self._key = key
 
     def buildProtocol(self, addr: IAddress | None) -> WALSender:
-        return self._session(self._pid, self._key)
+        return self._session(self._pid)

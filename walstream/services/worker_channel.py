@@ -28,7 +28,6 @@ __all__ = [
     "Beat",
     "Begin",
     "Cancel",
-    "CancelStream",
     "Channel",
     "CreateSlot",
     "Drain",
@@ -64,6 +63,18 @@ class _Told(amp.Command):
 _log = Logger()
 
 
+# In both directions.
+
+
+class Cancel(_Told):
+    """A client asks to cancel what session *pid* does, and gives this *key* for it.
+
+    Its worker knows whether that is the right one, and is told by the main process.
+    """
+
+    arguments: ClassVar[_Values] = [(b"pid", amp.Integer()), (b"key", amp.String())]
+
+
 # From the main process to a worker.
 
 
@@ -94,14 +105,7 @@ class Adopt(amp.Command):
         (b"descriptor", amp.Descriptor()),
         (b"family", amp.Integer()),
         (b"pid", amp.Integer()),
-        (b"key", amp.String()),
     ]
-
-
-class CancelStream(_Told):
-    """A CancelRequest names this session."""
-
-    arguments: ClassVar[_Values] = [(b"pid", amp.Integer())]
 
 
 class Terminate(_Told):
@@ -242,12 +246,6 @@ class SessionEnded(_Told):
     """A client that was handed over is gone, whether it had been let in or not."""
 
     arguments: ClassVar[_Values] = [(b"pid", amp.Integer())]
-
-
-class Cancel(_Told):
-    """A client asks to cancel what session *pid* does, and gives this *key* for it."""
-
-    arguments: ClassVar[_Values] = [(b"pid", amp.Integer()), (b"key", amp.String())]
 
 
 class Channel(amp.AMP):

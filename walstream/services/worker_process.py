@@ -28,7 +28,7 @@ from walstream.services.worker_channel import (
     Adopt,
     Beat,
     Begin,
-    CancelStream,
+    Cancel,
     Drain,
     Leave,
     Reload,
@@ -115,15 +115,15 @@ class WorkerProcess(ProcessProtocol):
         """Fires when the process has ended and all that it said is in the log; says how."""
         return self._ended.wait()
 
-    def adopt(self, connection: socket.socket, pid: int, key: bytes) -> Deferred[dict[str, Any]]:
+    def adopt(self, connection: socket.socket, pid: int) -> Deferred[dict[str, Any]]:
         """Hand over a client; fires when the worker has it. It must stay open until then."""
         return self._channel.ask(
-            Adopt, descriptor=connection.fileno(), family=connection.family, pid=pid, key=key
+            Adopt, descriptor=connection.fileno(), family=connection.family, pid=pid
         )
 
-    def cancel(self, pid: int) -> None:
+    def cancel(self, pid: int, key: bytes) -> None:
         """A CancelRequest names this session."""
-        self._channel.tell(CancelStream, pid=pid)
+        self._channel.tell(Cancel, pid=pid, key=key)
 
     def terminate(self, pid: int) -> None:
         """Its slot is taken from this session."""

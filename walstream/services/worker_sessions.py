@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import count
 from typing import Generic, Protocol, TypeVar
 
 from walstream.access.role_places import RolePlaces
 from walstream.access.throttle import Lateness
 from walstream.interfaces import ISlotStore
-from walstream.protocols.cancel_keys import fits, new_key
 from walstream.protocols.standbys import Standby, Standbys
 from walstream.services.worker_standbys import sent_values, standby_values
 
@@ -20,7 +18,7 @@ __all__ = ["Host", "SessionHost", "WorkerSessions"]
 class SessionHost(Protocol):
     """A worker, as far as its sessions are concerned."""
 
-    def cancel(self, pid: int) -> None:
+    def cancel(self, pid: int, key: bytes) -> None:
         """A CancelRequest names this session."""
 
     def terminate(self, pid: int) -> None:
@@ -28,12 +26,6 @@ class SessionHost(Protocol):
 
 
 Host = TypeVar("Host", bound=SessionHost)
-
-
-@dataclass(frozen=True, slots=True)
-class _Session(Generic[Host]):
-    key: bytes
-    host: Host
 
 
 class WorkerSessions(Generic[Host]):
@@ -50,7 +42,7 @@ class WorkerSessions(Generic[Host]):
         self.places = RolePlaces()
         self.throttle = throttle
         self._pids = count(1)
-        self._sessions: dict[int, _Session[Host]] = {}
+        self._sessions: dict[int, Host] = {}
         self._numbers: dict[Host, int] = {}
         self._clients: dict[Host, int] = {}
         self._known: dict[int, Standby] = {}
@@ -59,12 +51,12 @@ class WorkerSessions(Generic[Host]):
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def begin(self, host: Host) -> tuple[int, bytes]:
-        """A client is handed to a worker; the number of its session, and the key to cancel it."""
-        pid, key = next(self._pids), new_key()
-        self._sessions[pid] = _Session(key, host)
+    def begin(self, host: Host) -> int:
+        """A client is handed to a worker; the number of its session."""
+        pid = next(self._pids)
+        self._sessions[pid] = host
         self._numbers[host] = self.number(host) + 1
-        return pid, key
+        return pid
 
     def number(self, host: Host) -> int:
         """How many sessions a worker has."""
@@ -76,16 +68,16 @@ class WorkerSessions(Generic[Host]):
 
     def ended(self, pid: int) -> None:
         """A session is over, in whatever way; what it had is given back."""
-        session = self._sessions.get(pid)
-        if session is not None:
+        host = self._sessions.get(pid)
+        if host is not None:
             self.left(pid)
             del self._sessions[pid]
-            self._numbers[session.host] -= 1
+            self._numbers[host] -= 1
             self.slots.end_session(pid)
 
     def lost(self, host: Host) -> int:
         """A worker has ended, and its sessions with it; their number."""
-        pids = [pid for pid, session in self._sessions.items() if session.host is host]
+        pids = [pid for pid, its_host in self._sessions.items() if its_host is host]
         for pid in pids:
             self.ended(pid)
         self._numbers.pop(host, None)
@@ -94,9 +86,9 @@ class WorkerSessions(Generic[Host]):
 
     def cancel(self, pid: int, key: bytes) -> None:
         """A CancelRequest has come, to whichever worker."""
-        session = self._sessions.get(pid)
-        if session is not None and fits(session.key, key):
-            session.host.cancel(pid)
+        host = self._sessions.get(pid)
+        if host is not None:
+            host.cancel(pid, key)
 
     # What workers report.
 
@@ -105,13 +97,13 @@ class WorkerSessions(Generic[Host]):
         for line in lines:
             values = standby_values(line)
             pid = values["pid"]
-            session = self._sessions.get(pid)
-            if session is None:
+            host = self._sessions.get(pid)
+            if host is None:
                 continue
             standby = self._known.get(pid)
             if standby is None:
                 standby = self._known[pid] = Standby(**values)
-                self._clients[session.host] = self.clients(session.host) + 1
+                self._clients[host] = self.clients(host) + 1
             else:
                 for name, value in values.items():
                     setattr(standby, name, value)
@@ -129,10 +121,10 @@ class WorkerSessions(Generic[Host]):
         """A client that had been let in is gone."""
         standby = self._known.pop(pid, None)
         if standby is not None:
-            self._clients[self._sessions[pid].host] -= 1
+            self._clients[self._sessions[pid]] -= 1
             self.standbys.left(standby)
 
     def _terminate(self, pid: int) -> None:
-        session = self._sessions.get(pid)
-        if session is not None:
-            session.host.terminate(pid)
+        host = self._sessions.get(pid)
+        if host is not None:
+            host.terminate(pid)

@@ -104,6 +104,7 @@ def _gate() -> tuple[AccessGate, _Now, TemporaryDirectory[str]]:
         _Lane(),
         _Lane(),
         has_tls=True,
+        has_authorities=True,
         near=lambda: (),
     )
     opened = gate.open()

@@ -7,10 +7,11 @@ import pwd
 import re
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -25,10 +26,11 @@ from psycopg2.extras import PhysicalReplicationConnection
 from tests.certificates import Authority
 from tests.certificates import name as subject_name
 from tests.integration.test_send import archive_of
-from tests.integration.tls import give_tls, said
+from tests.integration.tls import SSL_REQUEST, give_tls, said
 from tests.servers import Clusters, every_version
 from tests.servers.daemon import Serving, Walstream, wait_until
 from tests.unit.archives import BUILT, SIZE, record_wal
+from tests.unit.scram_messages import BINDINGS, FINAL_MESSAGES, FIRST_MESSAGES, NOT_UTF8
 from walstream.access.policy import DiskFiles
 from walstream.access.role_store import RoleStore
 from walstream.embedded import Cluster
@@ -148,12 +150,10 @@ def test_logins_are_answered_as_by_postgresql(clusters: Clusters, tmp_path: Path
                 for port in (primary.port, sender.port)
             ]
             assert said[0] == said[1]
-        conversations = {
-            about: [converse(port, user, *sent) for port in (primary.port, sender.port)]
-            for about, (user, *sent) in CONVERSATIONS.items()
-        }
-        different = {about: each for about, each in conversations.items() if each[0] != each[1]}
-        assert different == {}
+        wrong = not_alike(CONVERSATIONS, primary.port, sender.port)
+        assert not wrong, "\n".join(map(str, wrong))
+        wrong = not_alike(OURS_ALONE, primary.port, sender.port)
+        assert [ours[1] for *_, ours in wrong] == 2 * [("FATAL", "08P01", MALFORMED)]
 
 
 def initial(data: bytes | None, mechanism: str = "SCRAM-SHA-256") -> bytes:
@@ -163,8 +163,10 @@ def initial(data: bytes | None, mechanism: str = "SCRAM-SHA-256") -> bytes:
 
 
 FIRST = initial(b"n,,n=,r=abcdefgh")
+# What a client sends: messages, and what is in them, with the exchange's nonce for {nonce}.
+Sent = bytes | str
 # By what they are about: who asks, and what it sends, message by message.
-CONVERSATIONS: dict[str, tuple[str, *tuple[bytes, ...]]] = {
+CONVERSATIONS: dict[str, tuple[str, *tuple[Sent, ...]]] = {
     "another mechanism": ("standby1", initial(b"n,,n=,r=abc", "SCRAM-SHA-1")),
     "plus without TLS": ("standby1", initial(b"n,,n=,r=abc", "SCRAM-SHA-256-PLUS")),
     "a query": ("standby1", query("IDENTIFY_SYSTEM")),
@@ -187,29 +189,70 @@ CONVERSATIONS: dict[str, tuple[str, *tuple[bytes, ...]]] = {
     "another nonce": ("standby1", FIRST, frame(b"p", b"c=biws,r=xyz,p=AAAA")),
     "the same of nobody": ("ghost", FIRST, frame(b"p", b"c=biws,r=xyz,p=AAAA")),
     "three messages at once": ("standby1", FIRST + frame(b"p", b"x") + frame(b"X")),
+    **{f"first {said!r}": ("standby1", initial(said)) for said, _ in FIRST_MESSAGES},
+    **{f"final {said!r}": ("standby1", FIRST, said) for said, *_ in FINAL_MESSAGES},
+    "no nonce": ("standby1", initial(b"n,,n=,r="), "c=biws,r={nonce},p=" + 43 * "A" + "="),
+}
+MALFORMED = "malformed SCRAM message"
+OURS_ALONE = {repr(said): ("standby1", initial(said)) for said in NOT_UTF8}
+BOUND = {
+    f"{said!r} by {mechanism}": ("standby1", initial(said.encode(), mechanism))
+    for said, mechanism, *_ in BINDINGS
 }
 
 
-def converse(port: int, user: str, *sent: bytes) -> list[object]:
+def converse(port: int, user: str, *sent: Sent, encrypted: bool = False) -> list[object]:
     """What is answered to a startup packet, and to each message behind it, to the end."""
     answers: list[object] = []
     reader = FrameReader(backend_limit)
-    with socket.create_connection(("127.0.0.1", port), 10) as connection:
-        for data in (startup_message({"user": user, "replication": "true"}), *sent):
+    nonce = ""
+    with opened(port, encrypted) as connection:
+        for each in (startup_message({"user": user, "replication": "true"}), *sent):
             before = len(answers)
-            connection.sendall(data)
+            said = each.format(nonce=nonce) if isinstance(each, str) else ""
+            connection.sendall(frame(b"p", said.encode()) if isinstance(each, str) else each)
             while len(answers) == before:
                 received = connection.recv(4096)
                 if not received:
                     return [*answers, "end"]
+                if found := re.search(rb"r=([^,]*),s=", received):
+                    nonce = found[1].decode()
                 reader.feed(received)
                 answers += iter(lambda: answer(reader), None)
         with suppress(ConnectionResetError):
-            connection.shutdown(socket.SHUT_WR)
+            if not encrypted:
+                connection.shutdown(socket.SHUT_WR)
             while received := connection.recv(4096):
                 reader.feed(received)
                 answers += iter(lambda: answer(reader), None)
     return [*answers, "end"]
+
+
+@contextmanager
+def opened(port: int, encrypted: bool) -> Iterator[socket.socket]:
+    """A connection, with TLS or without."""
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        if not encrypted:
+            yield connection
+            return
+        connection.sendall(SSL_REQUEST)
+        assert connection.recv(1) == b"S"
+        with ssl._create_unverified_context().wrap_socket(connection) as over_tls:
+            yield over_tls
+
+
+def not_alike(
+    conversations: Mapping[str, tuple[str, *tuple[Sent, ...]]],
+    *ports: int,
+    encrypted: bool = False,
+) -> list[tuple[str, list[object], list[object]]]:
+    """Those that do not end alike at both, and how they end."""
+    found = []
+    for about, (user, *sent) in conversations.items():
+        theirs, ours = (converse(port, user, *sent, encrypted=encrypted) for port in ports)
+        if theirs != ours:
+            found.append((about, theirs, ours))
+    return found
 
 
 def answer(reader: FrameReader) -> object:
@@ -578,5 +621,7 @@ def test_over_tls(clusters: Clusters, tmp_path: Path) -> None:
         assert ours == theirs
         come_in = [each for each, text in zip(ENCRYPTED, ours, strict=True) if not text]
         assert come_in == [ENCRYPTED[number] for number in (0, 1, 2, 7, 8, 10, 13)]
+        wrong = not_alike(BOUND, primary.port, sender.port, encrypted=True)
+        assert not wrong, "\n".join(map(str, wrong))
         sender.await_text('identity="CN=certified,O=us" method=cert')
         sender.await_text('user="trusted" method=trust')

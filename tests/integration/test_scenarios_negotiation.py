@@ -32,8 +32,9 @@ hostssl      replication ssluser   127.0.0.1/32  trust
 hostnossl    replication nossluser 127.0.0.1/32  trust
 hostgssenc   replication gssuser   127.0.0.1/32  trust
 hostnogssenc replication nogssuser 127.0.0.1/32  trust
+hostssl      replication certuser  127.0.0.1/32  cert
 """
-USERS = ("localuser", "testuser", "ssluser", "nossluser", "gssuser", "nogssuser")
+USERS = ("localuser", "testuser", "ssluser", "nossluser", "gssuser", "nogssuser", "certuser")
 
 # What happens by sslmode; "direct" is sslmode=require with sslnegotiation=direct. The same whether
 # gssencmode is "disable" or "prefer", since the client has no credentials.
@@ -47,6 +48,8 @@ ENCRYPTED = "connect, sslaccept, authok -> ssl"
 DIRECT = "connect, directsslaccept, authok -> ssl"
 NO_ENTRY_ENCRYPTED = "connect, sslaccept, authfail -> fail"
 NO_ENTRY_DIRECT = "connect, directsslaccept, authfail -> fail"
+# 004_sni: who is asked for no certificate can show none.
+NO_AUTHORITIES = "client certificates can only be checked if a root certificate store is available"
 
 ANYHOW_WITHOUT_TLS: Expected = {
     "disable": PLAIN,
@@ -171,6 +174,10 @@ async def test_every_way_to_come_to_terms(clusters: Clusters, tmp_path: Path) ->
                 told = tracer.told(await attempt(f"{where} {chosen}"))
                 if told != expected:
                     wrong.append((client, server, chosen, told, expected))
+            for attempt in CLIENTS.values() if more else ():
+                for port in servers.values():
+                    where = f"host=127.0.0.1 port={port} user=certuser {NOTHING}"
+                    assert NO_AUTHORITIES in await attempt(f"{where} sslmode=require")
     assert not wrong, "\n".join(map(str, wrong))
 
 

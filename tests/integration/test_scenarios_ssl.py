@@ -1,7 +1,6 @@
 """PostgreSQL's own tests of certificates, with walstream at either end.
 
-They are ``ssl/t/001_ssltests.pl``, ``002_scram.pl``, and the part of ``004_sni.pl`` that is not
-about SNI;
+They are ``ssl/t/001_ssltests.pl``, ``002_scram.pl``, and of ``004_sni.pl`` what clients see;
 docs/reference/scenarios.md has the table of all. Options of clients alone, whatever the server, are
 in ``test_tls_receiver.py``.
 """
@@ -11,10 +10,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
+import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -520,3 +522,59 @@ async def test_logins_bound_to_certificates(clusters: Clusters, tmp_path: Path) 
                 assert all("channel binding" in each for each in ours), ours
             else:
                 assert ours == ["ssl", "ssl"]
+
+
+# 004_sni: options of a client, and which host it names to a server of several names.
+NAMED: dict[str, str | None] = {
+    "host=example.org": "example.org",
+    "host=Example.ORG": "Example.ORG",
+    "host=example": "example",
+    "host=example.org sslsni=0": None,
+    "host=example.org sslsni=1": "example.org",
+    "host=127.0.0.1": None,
+    "host=::1": None,
+    "": None,
+}
+
+
+@contextmanager
+def server_of_names(issued: Issued, wanted: list[str | None]) -> Iterator[int]:
+    """A server that knows none of the hosts that are wanted of it, but remembers; its port."""
+
+    def take(_: object, name: str | None, __: object) -> int:
+        wanted.append(name)
+        return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                with listening.accept()[0] as connection, suppress(ssl.SSLError):
+                    connection.recv(8)
+                    connection.sendall(b"S")
+                    context.wrap_socket(connection, server_side=True)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(issued.certificate, issued.key)
+    context.sni_callback = take
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = Thread(target=serve)
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest_twisted.ensureDeferred
+async def test_which_host_is_named(tmp_path: Path) -> None:
+    """004_sni: names as they were given, and no addresses; what is said of a name nobody has."""
+    wanted: list[str | None] = []
+    with server_of_names(Authority(tmp_path, "root").issue("localhost"), wanted) as port:
+        where = f"hostaddr=127.0.0.1 port={port} user=anybody sslmode=require {NOTHING}"
+        for options, name in NAMED.items():
+            for client, attempt in CLIENTS.items():
+                told = await attempt(f"{where} {options}")
+                assert "unrecognized name" in told, (client, options, told)
+                assert (client, wanted.pop()) == (client, name), options
+            assert not wanted

@@ -67,7 +67,11 @@ class GateCase(SynchronousTestCase):
         self.store.change(lambda text: with_role(text, role, self.store.path))
 
     def open(
-        self, *lines: str, has_tls: bool = True, throttle: Throttle | None = None
+        self,
+        *lines: str,
+        has_tls: bool = True,
+        has_authorities: bool = True,
+        throttle: Throttle | None = None,
     ) -> AccessGate:
         """A gate with these rules."""
         self.hba.write_text("".join(f"{line}\n" for line in lines))
@@ -78,6 +82,7 @@ class GateCase(SynchronousTestCase):
             self.clock,
             *self.lanes,
             has_tls=has_tls,
+            has_authorities=has_authorities,
             throttle=throttle,
             check=lambda policy: self.check(policy),
             near=lambda: self.near,
@@ -603,6 +608,25 @@ class FileTests(GateCase):
         self.assertIn("nobody comes in", texts[0])
         self.assertIn("hostssl record cannot match", texts[1])
         self.assertIn("hostgssenc record cannot match", texts[2])
+
+    def test_certificates_that_nobody_asks_for(self) -> None:
+        """Are no way in: it is said when the rules are read, and in PostgreSQL's words later."""
+        texts = capture_log(self)
+        for rule in ("cert", "trust clientcert=verify-ca", "scram-sha-256 clientcert=verify-full"):
+            self.open(f"hostssl replication all all {rule}", has_authorities=False)
+            self.assertIn("because --tls-ca is not given: line 1 of", texts.pop())
+            error = self.refusal(is_encrypted=True)
+            self.assertEqual(
+                (error.sqlstate, error.message),
+                (
+                    "F0000",
+                    "client certificates can only be checked if a root certificate store is "
+                    "available",
+                ),
+            )
+        self.open("hostssl replication all all scram-sha-256", has_authorities=False)
+        self.open("hostssl replication all all cert")
+        self.assertEqual(texts, [])
 
     def test_a_map_without_maps(self) -> None:
         """Is refused: it would match nobody."""

@@ -72,6 +72,7 @@ class PolicyTests(SynchronousTestCase):
         ):
             policy = self.policy(text)
             self.assertEqual(policy.in_clear() is not None, is_there, text)
-            warnings = list(policy.warnings(has_tls=True, is_exposed=True))
+            has = {"has_tls": True, "has_authorities": True}
+            warnings = list(policy.warnings(**has, is_exposed=True))
             self.assertEqual(len(warnings), is_there, text)
-            self.assertEqual(list(policy.warnings(has_tls=True)), [])
+            self.assertEqual(list(policy.warnings(**has)), [])

@@ -233,6 +233,7 @@ class ServiceTests(ConninfoCase):
             ("hots=a", "'hots' is not a connection option"),
             ("host", "'host' is not a connection option with a value"),
             ("service=b", "nested service specifications are not supported"),
+            ("ldap://a/dc=b?description?one?(cn=c)", "options are not looked up in LDAP"),
         ):
             path = self.service_file(f"[a]\nuser=me\n{line}\n")
             said = self.refusal("service=a")

@@ -497,11 +497,34 @@ class RequiredTests(SynchronousTestCase):
                 f'authentication method requirement "{required}" failed: '
                 "server requested SASL authentication",
             )
-        self.assertEqual(
-            self.refused("oauth", 10, SASL_MECHANISMS),
-            'authentication method requirement "oauth" failed: '
-            "server requested SCRAM-SHA-256 authentication",
-        )
+        for required, data, requested in (
+            ("oauth", SASL_MECHANISMS, "SCRAM-SHA-256 authentication"),
+            ("scram-sha-256", b"OAUTHBEARER\0\0", "OAUTHBEARER authentication"),
+            ("!oauth", b"OTHER\0OAUTHBEARER\0\0", "OAUTHBEARER authentication"),
+        ):
+            self.assertEqual(
+                self.refused(required, 10, data),
+                f'authentication method requirement "{required}" failed: '
+                f"server requested {requested}",
+            )
+
+    def test_methods_of_windows_and_kerberos(self) -> None:
+        """Each is known by its name, although we have neither."""
+        for required, code, requested in (
+            ("!sspi", 9, "SSPI"),
+            ("gss", 9, "SSPI"),
+            ("!gss", 7, "GSSAPI"),
+            ("sspi", 7, "GSSAPI"),
+        ):
+            self.assertEqual(
+                self.refused(required, code),
+                f'authentication method requirement "{required}" failed: '
+                f"server requested {requested} authentication",
+            )
+        for required, code in (("sspi", 9), ("gss", 7)):
+            exchange = PasswordExchange("rep", "secret", demands(required))
+            error = self.assertRaises(CommandError, exchange.respond, code, b"")
+            self.assertIn("supported are trust, password", str(error))
 
     def test_a_server_that_asks_for_nothing(self) -> None:
         """It may let us in unasked only where ``none`` is allowed."""

@@ -73,6 +73,7 @@ class AccessGate:
     :param network: runs what waits for a name server, or for the system's list of accounts, which
         may be a directory service's.
     :param has_tls: whether connections can be encrypted.
+    :param has_authorities: whether clients are asked for certificates, of authorities we trust.
     :param is_exposed: whether other machines can connect, over a network that is not trusted.
     :param check: raises `FormatError` for rules that are not to take effect.
     :param throttle: says how late answers to passwords are to be.
@@ -89,6 +90,7 @@ class AccessGate:
         network: Lane,
         *,
         has_tls: bool = False,
+        has_authorities: bool = False,
         is_exposed: bool = False,
         check: Callable[[Policy], None] = lambda policy: None,
         throttle: Lateness | None = None,
@@ -101,6 +103,7 @@ class AccessGate:
         self._disk = disk
         self._network = network
         self._has_tls = has_tls
+        self._has_authorities = has_authorities
         self._is_exposed = is_exposed
         self._check = check
         self._throttle = Throttle(clock.seconds) if throttle is None else throttle
@@ -162,7 +165,11 @@ class AccessGate:
 
     def _take(self, policy: Policy) -> None:
         self._policy = policy
-        warnings = policy.warnings(has_tls=self._has_tls, is_exposed=self._is_exposed)
+        warnings = policy.warnings(
+            has_tls=self._has_tls,
+            has_authorities=self._has_authorities,
+            is_exposed=self._is_exposed,
+        )
         for warning in warnings:
             self._log.warn("{hba}: {trouble}", hba=self._files.hba, trouble=warning)
 
@@ -181,9 +188,7 @@ class AccessGate:
             raise _no_entry(applicant)
         wants_certificate = rule.client_certificate is not ClientCertificate.ANY
         if wants_certificate and applicant.subject is None:
-            raise CommandError(
-                "28000", "connection requires a valid client certificate", log_detail=_matched(rule)
-            )
+            raise self._no_certificate(rule)
         match rule.method:
             case AuthMethod.REJECT:
                 raise _rejected(applicant, rule)
@@ -219,6 +224,15 @@ class AccessGate:
             raise refused(rule, applicant, f"local user {account} is not known. {_matched(rule)}")
         check_map(policy.maps, rule, name, applicant, _matched(rule))
         return f"identity={quoted(name)}"
+
+    def _no_certificate(self, rule: HBARule) -> CommandError:
+        sqlstate, message = "28000", "connection requires a valid client certificate"
+        if not self._has_authorities:
+            sqlstate = "F0000"  # config_file_error
+            message = (
+                "client certificates can only be checked if a root certificate store is available"
+            )
+        return CommandError(sqlstate, message, log_detail=_matched(rule))
 
     def _certified(self, policy: Policy, rule: HBARule, applicant: Applicant) -> None:
         """Check whose certificate it is, if the rule wants to know."""

@@ -7,7 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from walstream.errors import FormatError
-from walstream.formats.hba import AuthMethod, ConnectionKind, HBARule, read_hba
+from walstream.formats.hba import (
+    AuthMethod,
+    ClientCertificate,
+    ConnectionKind,
+    HBARule,
+    read_hba,
+)
 from walstream.formats.ident_map import IdentLine, read_ident
 
 __all__ = ["AccessFiles", "DiskFiles", "Policy", "read_policy"]
@@ -47,9 +53,13 @@ class Policy:
         """The first rule by which another machine may come in unencrypted, if there is one."""
         return next(filter(_is_in_clear, self.rules), None)
 
-    def warnings(self, *, has_tls: bool, is_exposed: bool = False) -> Iterator[str]:
+    def warnings(
+        self, *, has_tls: bool, has_authorities: bool, is_exposed: bool = False
+    ) -> Iterator[str]:
         """What is hardly meant.
 
+        :param has_tls: whether connections can be encrypted.
+        :param has_authorities: whether clients are asked for certificates.
         :param is_exposed: whether other machines can connect, over a network that is not trusted.
         """
         if not self.rules:
@@ -59,6 +69,11 @@ class Policy:
         for rule in self.rules:
             if rule.kind is ConnectionKind.HOSTSSL and not has_tls:
                 yield f"hostssl record cannot match because TLS is off: {rule.line.place}"
+            elif rule.client_certificate is not ClientCertificate.ANY and not has_authorities:
+                yield (
+                    "nobody can come in with a certificate because --tls-ca is not given: "
+                    f"{rule.line.place}"
+                )
             if rule.kind is ConnectionKind.HOSTGSSENC:
                 yield (
                     "hostgssenc record cannot match because GSSAPI is not offered: "

@@ -45,7 +45,7 @@ def run(arguments: Namespace) -> int:
     """Read the files, and show what a connection meets."""
     files = AccessFiles(arguments.hba, arguments.ident, arguments.roles or "")
     policy = read_policy(files)
-    for warning in policy.warnings(has_tls=True):
+    for warning in policy.warnings(has_tls=True, has_authorities=True):
         sys.stderr.write(f"walstream hba-check: {warning}\n")
     near = own_addresses()
     connection = _connection(arguments)

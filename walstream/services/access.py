@@ -30,12 +30,14 @@ class Access:
     :ivar may_trust_strangers: whether a rule may let other machines in that prove nothing: they
         cannot reach us, or their network is trusted.
     :ivar has_tls: whether connections can be encrypted.
+    :ivar has_authorities: whether clients are asked for certificates.
     """
 
     files: AccessFiles
     delay: float = 0.25
     may_trust_strangers: bool = True
     has_tls: bool = False
+    has_authorities: bool = False
 
     def gate(
         self, reactor: Any, places: Places | None = None, throttle: Lateness | None = None
@@ -51,6 +53,7 @@ class Access:
             ThreadLane(reactor, "walstream-access"),
             ThreadLane(reactor, "walstream-names", _NAME_THREADS),
             has_tls=self.has_tls,
+            has_authorities=self.has_authorities,
             is_exposed=not self.may_trust_strangers,
             check=self.check,
             throttle=throttle or self.throttle(reactor),

@@ -76,4 +76,5 @@ class AccessOptions(CommandOptions):
             None if self["ident"] is None else os.path.abspath(self["ident"]),
             os.path.abspath(self["roles"] or ArchivePaths(archive).roles),
         )
-        return Access(files, self.auth_delay, may_trust_strangers, self.has_tls)
+        has_authorities = bool(self.get("tls-ca"))
+        return Access(files, self.auth_delay, may_trust_strangers, self.has_tls, has_authorities)

@@ -76,6 +76,8 @@ def _read(path: Path, name: str, options: Collection[str]) -> Mapping[str, str] 
 def _parse_line(path: Path, number: int, line: str, options: Collection[str]) -> tuple[str, str]:
     option, equals, value = line.partition("=")
     place = f"service file {str(path)!r}, line {number}"
+    if option.startswith("ldap://"):
+        raise FormatError(f"{place}: options are not looked up in LDAP")
     if option == "service":
         raise FormatError(f"{place}: nested service specifications are not supported")
     if not equals or option not in options:

@@ -14,7 +14,7 @@ from typing import Final
 
 from walstream.errors import CommandError, ProtocolViolation, ServerNotTrusted
 from walstream.wire.fields import FieldReader, text
-from walstream.wire.login_demands import NO_DEMANDS, SCRAM, ChannelBinding, LoginDemands
+from walstream.wire.login_demands import NO_DEMANDS, OAUTH, SCRAM, ChannelBinding, LoginDemands
 from walstream.wire.messages import (
     AuthenticationCode,
     password_message,
@@ -54,6 +54,7 @@ _SASL: Final = frozenset(
     {AuthenticationCode.SASL, AuthenticationCode.SASL_CONTINUE, AuthenticationCode.SASL_FINAL}
 )
 _MD5_SALT_SIZE: Final = 4
+_OAUTH_BEARER: Final = "OAUTHBEARER"
 
 # More than libpq's limit of an Authentication message, which the reader of messages sees to.
 _LONGEST_MESSAGE: Final = 2_000
@@ -234,16 +235,21 @@ class PasswordExchange:
         elif MECHANISM in offered:
             chosen = MECHANISM
         else:
+            if _OAUTH_BEARER in offered:
+                self._check_mechanism(_OAUTH_BEARER, OAUTH)
             raise _unsupported(f"SASL by {', '.join(offered) or 'no mechanism at all'}")
-        required = self._demands.required
-        if required is not None and SCRAM not in required.methods:
-            raise self._not_as_required(f"server requested {chosen} authentication")
+        self._check_mechanism(chosen, SCRAM)
         if wanted is ChannelBinding.REQUIRE and chosen != MECHANISM_PLUS:
             raise ServerNotTrusted(
                 "channel binding is required, but server did not offer an authentication method "
                 "that supports channel binding"
             )
         return chosen
+
+    def _check_mechanism(self, mechanism: str, method: str) -> None:
+        required = self._demands.required
+        if required is not None and method not in required.methods:
+            raise self._not_as_required(f"server requested {mechanism} authentication")
 
     def _scram_begun(self) -> ScramClientExchange:
         if self._scram is None:

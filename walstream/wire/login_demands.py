@@ -15,9 +15,10 @@ from typing import Final
 from walstream.errors import FormatError
 from walstream.wire.messages import AuthenticationCode
 
-__all__ = ["NO_DEMANDS", "SCRAM", "ChannelBinding", "LoginDemands", "RequiredAuth"]
+__all__ = ["NO_DEMANDS", "OAUTH", "SCRAM", "ChannelBinding", "LoginDemands", "RequiredAuth"]
 
 SCRAM: Final = "scram-sha-256"
+OAUTH: Final = "oauth"
 _NONE: Final = "none"
 _PASSWORD: Final = "password"
 
@@ -28,9 +29,9 @@ _METHODS: Final[Mapping[str, Set[int]]] = {
     "gss": {AuthenticationCode.GSS, AuthenticationCode.GSS_CONTINUE},
     "sspi": {AuthenticationCode.SSPI, AuthenticationCode.GSS_CONTINUE},
     SCRAM: set(),
-    "oauth": set(),
+    OAUTH: set(),
 }
-_SASL: Final = frozenset({SCRAM, "oauth"})
+_SASL: Final = frozenset({SCRAM, OAUTH})
 _SASL_CODES: Final = frozenset(
     {AuthenticationCode.SASL, AuthenticationCode.SASL_CONTINUE, AuthenticationCode.SASL_FINAL}
 )

@@ -98,9 +98,11 @@ def test_no_commit_hangs(clusters: Clusters, tmp_path: Path, options: tuple[str,
     Without any knowledge each commit takes about a second at most; once the watch has told, none
     takes a tenth of it. So it is for each way to name it, and for each level of a commit.
     """
-    primary = clusters.primary()
+    # Nothing that a clock sends may let a commit go: recovery's 059_remote_apply_status_interval.
+    primary = clusters.primary(settings={"wal_sender_timeout": 0})
     primary.query("SELECT pg_create_physical_replication_slot('archive', true)")
-    with receive(primary, tmp_path / "blind", *options, "--synchronous-check=0") as walstream:
+    blind = ("--synchronous-check=0", "--status-interval=0")
+    with receive(primary, tmp_path / "blind", *options, *blind) as walstream:
         demand(primary, "walstream")
         for level in ("on", "remote_apply"):
             assert commit(primary, level) < _A_SECOND_OR_SO

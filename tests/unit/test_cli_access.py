@@ -227,6 +227,15 @@ class HBACheckTests(AccessToolCase):
         self.assertEqual(self.status, hba_check.REFUSED)
         self.assertIn("which all does not include", self.err.getvalue())
 
+    def test_open_to_strangers(self) -> None:
+        """What a process that others can reach would not take is told."""
+        self.check("a", "127.0.0.1", rules="host replication all samehost trust\n")
+        self.assertEqual(self.err.getvalue(), "")
+        found = self.check("a", "192.0.2.7", rules="host replication all all trust\n")
+        self.assertEqual((found[-1][-8:], self.status), ("comes in", 0))
+        self.assertIn("these rules are not taken", self.err.getvalue())
+        self.assertIn("line 1 of configuration file", self.err.getvalue())
+
     def test_roles(self) -> None:
         """Whether there is one that has a password."""
         rules = "host replication all all scram-sha-256\n"

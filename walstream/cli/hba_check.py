@@ -47,6 +47,11 @@ def run(arguments: Namespace) -> int:
     policy = read_policy(files)
     for warning in policy.warnings(has_tls=True, has_authorities=True):
         sys.stderr.write(f"walstream hba-check: {warning}\n")
+    if (open_rule := policy.open_to_strangers()) is not None:
+        sys.stderr.write(
+            "walstream hba-check: where other machines can connect, and without --trust-network, "
+            f"these rules are not taken: trust asks nothing of them: {open_rule.line.place}\n"
+        )
     near = own_addresses()
     connection = _connection(arguments)
     if depends_on_name(policy.rules, connection, near):

@@ -22,10 +22,14 @@ from walstream.formats.synchronous_standby_names import SynchronousStandbyNames
 _A_SECOND_OR_SO = 5.0
 
 
-def receive(primary: Cluster, archive: Path, *options: str) -> Walstream:
-    """``walstream receive`` that is streaming."""
+def receive(primary: Cluster, archive: Path, *options: str, upstream: str = "") -> Walstream:
+    """``walstream receive`` that is streaming.
+
+    :param upstream: the way to the primary, if it is not the direct one.
+    """
     log = archive.with_suffix(".log")
-    walstream = Walstream("receive", "-d", primary.conninfo(), "-D", archive, *options, log=log)
+    where = ("-d", upstream or primary.conninfo(), "-D", archive)
+    walstream = Walstream("receive", *where, *options, log=log)
     walstream.await_text("starting log streaming")
     wait_until(
         lambda: bool(primary.query("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'")),
@@ -220,8 +224,9 @@ def test_commits_stall_less_than_half_a_second(clusters: Clusters, tmp_path: Pat
     """When the connection is lost, by the server or on the way: the best of some cuts each."""
     primary = clusters.primary()
     with Proxy(primary.port) as proxy:
-        options = ("--synchronous", "-d", primary.conninfo(port=proxy.port))
-        with receive(primary, tmp_path / "archive", *options) as walstream:
+        upstream = primary.conninfo(port=proxy.port)
+        archive = tmp_path / "archive"
+        with receive(primary, archive, "--synchronous", upstream=upstream) as walstream:
             demand(primary, "walstream")
             with committing(primary) as times:
                 wait_until(lambda: len(times) > 20, "commits")

@@ -8,7 +8,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from walstream.access.role_store import RoleStore
 from walstream.errors import FormatError
@@ -73,6 +73,19 @@ class RoleStoreTests(SynchronousTestCase):
         os.symlink(elsewhere, f"{self.path}.lock")
         self.assertRaises(OSError, self.change, Role("a"))
         self.assertFalse(elsewhere.exists() or self.path.exists())
+
+    def test_what_root_makes(self) -> None:
+        """It belongs to whose the archive is, for the process that reads it is his."""
+        if os.geteuid() != 0:
+            raise SkipTest("only root can give files away")
+        os.chown(self.directory, 65534, 65533)
+        own = self.directory / ".walstream"
+        self.store = RoleStore(str(own / "roles"))
+        for _ in range(2):
+            self.store.make_directory()
+            self.change(Role("a"))
+        for path in (own, own / "roles", own / "roles.lock"):
+            self.assertEqual((path.stat().st_uid, path.stat().st_gid), (65534, 65533), path)
 
     def test_a_failed_change(self) -> None:
         """Leaves the old file, whole."""

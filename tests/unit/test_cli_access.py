@@ -149,10 +149,12 @@ class RoleTests(AccessToolCase):
             self.assertIn(f'there is no role "b" in {self.roles}', self.err.getvalue())
 
     def test_of_an_archive(self) -> None:
-        """In its own directory, which is made if it has none yet."""
+        """In its own directory, which is made if it has none yet and there is something to keep."""
+        own = self.directory / ".walstream"
+        self.assertEqual(self.run_tool("role", "list", "-D", str(self.directory)), 0)
+        self.assertFalse(own.exists())
         words = ("role", "add", "a", "--no-password", "-D", str(self.directory))
         self.assertEqual(self.run_tool(*words), 0)
-        own = self.directory / ".walstream"
         self.assertEqual(stat.S_IMODE(own.stat().st_mode), 0o700)
         self.assertEqual(stat.S_IMODE((own / "roles").stat().st_mode), 0o600)
         status = self.run_tool("role", "list", "-D", str(self.directory / "nowhere"))

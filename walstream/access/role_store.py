@@ -24,6 +24,7 @@ __all__ = ["RoleStore", "Roles"]
 # More than a hundred thousand roles.
 _LARGEST: Final = 32 << 20
 _SECRET_SIZE: Final = 32
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,20 @@ class RoleStore:
         verifiers = dict(self._verifiers(roles))
         counts = Counter(verifier.iterations for verifier in verifiers.values())
         return Roles(roles, verifiers, state, max(counts, key=counts.__getitem__, default=None))
+
+    def make_directory(self) -> None:
+        """See to it that there is the directory that the file is in; the one above must be there.
+
+        :raises OSError: if it cannot be made.
+        """
+        directory = os.path.dirname(self.path)
+        with suppress(FileExistsError):
+            os.mkdir(directory, 0o700)
+            fd = os.open(directory, _DIRECTORY | os.O_NOFOLLOW)
+            try:
+                _hand_over(fd, os.path.dirname(directory))
+            finally:
+                os.close(fd)
 
     def change(self, edit: Callable[[str], str]) -> None:
         """Change the file, durably, and all of it or nothing.
@@ -138,7 +153,7 @@ class RoleStore:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(self.path + ".lock", flags, 0o600)
         try:
-            self._hand_over(fd)
+            _hand_over(fd, os.path.dirname(self.path))
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
         finally:
@@ -150,22 +165,23 @@ class RoleStore:
             os.unlink(incoming)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with open(os.open(incoming, flags, 0o600), "wb") as file:
-            self._hand_over(file.fileno())
+            _hand_over(file.fileno(), os.path.dirname(path))
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.rename(incoming, path)
-        directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = os.open(os.path.dirname(path), _DIRECTORY)
         try:
             os.fsync(directory)
         finally:
             os.close(directory)
 
-    def _hand_over(self, fd: int) -> None:
-        """What root makes belongs to whom the directory belongs: it is who reads it."""
-        owner = os.stat(os.path.dirname(self.path))
-        if os.geteuid() == 0 and os.fstat(fd).st_uid != owner.st_uid:
-            os.fchown(fd, owner.st_uid, owner.st_gid)
+
+def _hand_over(fd: int, directory: str) -> None:
+    """What root makes in a directory belongs to whom that belongs: it is who reads it."""
+    owner = os.stat(directory)
+    if os.geteuid() == 0 and os.fstat(fd).st_uid != owner.st_uid:
+        os.fchown(fd, owner.st_uid, owner.st_gid)
 
 
 def _fingerprint(status: os.stat_result) -> tuple[int, ...]:

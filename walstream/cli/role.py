@@ -10,7 +10,6 @@ from getpass import GetPassWarning, getpass
 from os.path import isdir
 
 from walstream.access.role_store import RoleStore
-from walstream.archive.filesystem import FileSystem
 from walstream.archive.paths import ArchivePaths
 from walstream.cli.tables import table
 from walstream.errors import FormatError
@@ -76,7 +75,6 @@ def run(arguments: Namespace) -> int:
         paths = ArchivePaths(arguments.archive)
         if not isdir(paths.root):
             raise FormatError(f"there is no directory {paths.root}")
-        FileSystem().make_directory(paths.own)
         path = paths.roles
     return _ACTIONS[arguments.action](RoleStore(path), arguments)
 
@@ -85,6 +83,8 @@ def _add(store: RoleStore, arguments: Namespace) -> int:
     limits = _limits(arguments)
     role = Role(arguments.name, _verifier(arguments), limits)
     is_known = role.name in store.read().roles
+    if arguments.roles is None:
+        store.make_directory()  # no walstream process may have been here yet
     store.change(lambda text: with_role(text, role, store.path))
     sys.stdout.write(f'role "{role.name}" {"replaced" if is_known else "added"}\n')
     return 0

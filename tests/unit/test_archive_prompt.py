@@ -171,6 +171,26 @@ class SyncSoonTests(PromptCase):
         self.assertEqual((self.told, self.flushed), ([], []))
         self.assertEqual(self.archive.flushed, START + 100)
 
+    def test_unwatched_meanwhile(self) -> None:
+        """A stream that ends in the reactor's thread while the lane is about to tell of a sync has
+        not failed: the archive is not let go of.
+        """
+        self.begin_stream()
+        synced = self.archive._sink.stream_is_synced
+
+        def unwatch(lsn: int) -> None:
+            synced(lsn)
+            self.archive.unwatch_durable()
+
+        self.archive._sink.stream_is_synced = unwatch  # type: ignore[method-assign]
+        self.receive(100)
+        self.archive.sync_soon()
+        self.writing.work()
+        finished = self.archive.finish()
+        self.writing.work()
+        self.successResultOf(finished)
+        self.assertEqual((self.archive.flushed, self.mark()), (START + 100, 100))
+
     def test_with_flush(self) -> None:
         """A flush tells as well."""
         self.begin_stream()

@@ -252,9 +252,10 @@ class Stream:
             if end > self._synced:
                 self._synced = end
                 self._is_enough = False
-                if self.in_thread is not None:
+                in_thread = self.in_thread  # once: the reactor's thread may end the watch meanwhile
+                if in_thread is not None:
                     self._owner.stream_is_synced(end)
-                    self._is_enough = self.in_thread(end)
+                    self._is_enough = in_thread(end)
         except BaseException:
             self._is_broken = True
             raise

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.integration.chain import walreceiver
 from tests.integration.load import pgbench, prepare_pgbench
 from tests.servers import Clusters
 from tests.servers.comparing import differing
@@ -68,11 +69,11 @@ def drill(clusters: Clusters, directory: Path, segments: int, segment_size: int 
         with pgbench(primary):
             begun = time.monotonic()
             standby = clusters.standby_of(base, hub.conninfo(application_name=_NAME), _NAME)
-            [(receiver,)] = _await_receiver(standby)
+            receiver = walreceiver(standby)
             _await_streaming(standby, primary)
             outcome.seconds = time.monotonic() - begun
             time.sleep(1)
-            if _await_receiver(standby) != [(receiver,)]:
+            if walreceiver(standby) != receiver:
                 outcome.troubles.append("it has another walreceiver than at first")
         if differing(primary, [standby]):
             outcome.troubles.append("it is not the primary's")
@@ -95,13 +96,6 @@ def _fill(primary: Cluster, archive: Path, segments: int) -> None:
                 " true, 'filling', repeat(string_agg(md5((n * random())::text), ''), 5))"
                 " FROM generate_series(1, 10000) AS n"
             )
-
-
-def _await_receiver(standby: Cluster) -> list[tuple[int]]:
-    """The standby's walreceiver, once it has one."""
-    query = "SELECT pid FROM pg_stat_wal_receiver"
-    wait_until(lambda: len(standby.query(query)) == 1, "a walreceiver")
-    return standby.query(query)
 
 
 def _await_streaming(standby: Cluster, primary: Cluster) -> None:

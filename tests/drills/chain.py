@@ -6,7 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
@@ -16,8 +16,10 @@ from tests.servers import Clusters
 from tests.servers.clusters import fill
 from tests.servers.comparing import await_end, differing
 from tests.servers.daemon import Serving, wait_until
+from walstream.cli.status_report import make_report
 from walstream.embedded import Cluster
 from walstream.embedded.configuration import free_port
+from walstream.errors import StatusUnknown
 
 __all__ = ["Outcome", "Plan", "drill"]
 
@@ -130,6 +132,8 @@ class Chain:
         heir = chance.choice(self.standbys)
         hub1 = self.places[0].process
         assert hub1 is not None
+        # Up to then more may come, of what the primary had sent.
+        wait_until(self._hub1_has_no_primary, "hub1 has lost the primary")
         _, end = hub1.end()
         received = "SELECT pg_last_wal_receive_lsn() >= %s::pg_lsn"
         wait_until(lambda: heir.query(received, end) == [(True,)], "the heir has all", 60)
@@ -141,6 +145,12 @@ class Chain:
         self.standbys[self.standbys.index(heir)] = fallen
         rmtree(fallen.data)
         self._join([fallen])
+
+    def _hub1_has_no_primary(self) -> bool:
+        with suppress(StatusUnknown):  # a process is being started
+            upstream = make_report(str(self.directory / "hub1"))["upstream"]
+            return upstream is not None and upstream["state"] in ("waiting", "connecting")
+        return False
 
     def _link(self, name: str, command: Callable[[], tuple[str | Path, ...]]) -> _Link:
         link = _Link(name, self.directory / f"{name}.log", command)

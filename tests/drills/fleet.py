@@ -14,7 +14,7 @@ from tests.drills.watching import Watch
 from tests.integration.load import pgbench, prepare_pgbench
 from tests.servers import Clusters
 from tests.servers.comparing import amcheck, differing
-from tests.servers.daemon import Serving
+from tests.servers.daemon import Serving, wait_until
 from walstream.embedded import Cluster
 
 __all__ = ["Outcome", "Plan", "drill"]
@@ -132,6 +132,8 @@ def drill(clusters: Clusters, directory: Path, plan: Plan) -> Outcome:
             clusters.standby_of(base, hub.conninfo(application_name=name), name, settings=_SMALL)
             for name in (f"standby{number}" for number in range(1, plan.standbys + 1))
         ]
+        alone = "SELECT count(*) FROM pg_stat_replication"  # pg_basebackup's last one may be ending
+        wait_until(lambda: primary.query(alone) == [(1,)], "one walsender")
         before = hub.memory()
         began_at = primary.end_of_wal()
         with Watch(primary, hub) as watch:

@@ -8,12 +8,14 @@ from typing import LiteralString
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from tests.servers.clusters import left_alone
 from tests.servers.daemon import Serving, wait_until
 from walstream.embedded import Cluster
 
 __all__ = [
     "KEEP",
     "any_of",
+    "await_received",
     "await_true",
     "configure",
     "count",
@@ -46,15 +48,26 @@ def await_true(cluster: Cluster, query: LiteralString, *values: object) -> None:
 
 def switch_and_crash(primary: Cluster, *standbys: Cluster) -> None:
     """End the primary where its WAL ends with a segment, and all have it."""
-    primary.query("SELECT pg_logical_emit_message(true, 'last', 'words')")
-    with primary.connect() as connection:
-        connection.execute("SELECT pg_switch_wal()")
-        row = connection.execute("SELECT pg_current_wal_lsn()").fetchone()
-        assert row is not None
-    received = "SELECT pg_last_wal_receive_lsn() >= %s::pg_lsn"
-    for standby in standbys:
-        await_true(standby, received, row[0])
-    primary.kill()
+    with left_alone(primary):
+        primary.query("SELECT pg_logical_emit_message(true, 'last', 'words')")
+        with primary.connect() as connection:
+            connection.execute("SELECT pg_switch_wal()")
+            row = connection.execute("SELECT pg_current_wal_lsn()").fetchone()
+            assert row is not None
+        received = "SELECT pg_last_wal_receive_lsn() >= %s::pg_lsn"
+        for standby in standbys:
+            await_true(standby, received, row[0])
+        primary.kill()
+
+
+def await_received(standby: Cluster, hub: Serving) -> None:
+    """Wait until a standby has all that a hub has, which is lost to it if it is promoted before.
+
+    The hub must have nobody any more from whom more would come.
+    """
+    # After a restart what it had replayed before does not count as received again.
+    has = "greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())"
+    await_true(standby, f"SELECT {has} >= %s::pg_lsn", hub.end()[1])
 
 
 def configure(server: Cluster, **settings: str | int) -> None:
@@ -103,8 +116,14 @@ def replication(conninfo: str) -> psycopg.Connection[tuple[object, ...]]:
 def walreceiver(standby: Cluster) -> int:
     """The process that receives WAL, once it streams."""
     question = "SELECT pid FROM pg_stat_wal_receiver WHERE status = 'streaming'"
-    wait_until(lambda: bool(standby.query(question)), "streaming")
-    return int(standby.query(question)[0][0])
+    found: list[tuple[int]] = []
+
+    def streams() -> bool:
+        found[:] = standby.query(question)
+        return bool(found)
+
+    wait_until(streams, "streaming")
+    return found[0][0]
 
 
 def insert(primary: Cluster, number: int = 1000) -> str:

@@ -35,7 +35,10 @@ _BULK = "SELECT pg_logical_emit_message(false, 'load', repeat('walstream', 1000)
 
 @contextmanager
 def pgbench(primary: Cluster, clients: int = 4) -> Iterator[None]:
-    """Have pgbench write for as long as the context lasts."""
+    """Have pgbench write for as long as the context lasts, or as the server does.
+
+    All that it has begun is done or undone then.
+    """
     tool = primary.installation.tool("pgbench")
     command: list[str | Path] = [tool, "-n", "-c", str(clients), "-T", "600"]
     with NamedTemporaryFile("w", suffix=".sql") as script:
@@ -46,9 +49,12 @@ def pgbench(primary: Cluster, clients: int = 4) -> Iterator[None]:
         with subprocess.Popen(command, stdout=quiet, stderr=quiet) as process:
             try:
                 yield
-                assert process.poll() is None, "pgbench has ended early"
+                assert process.poll() is None or not primary.running, "pgbench has ended early"
             finally:
                 process.kill()
+    if primary.running:
+        sessions = "SELECT FROM pg_stat_activity WHERE application_name = 'pgbench'"
+        wait_until(lambda: not primary.query(sessions), "rid of pgbench")
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.load import pg_receivewal
+from tests.integration.test_status import clients as status_of_clients
 from tests.integration.test_synchronous import CommitHangs, commit, demand
 from tests.remote_apply import Chain, watch_commits
 from tests.servers import Clusters, every_version, selected_majors
@@ -23,6 +23,9 @@ from walstream.protocols.standbys import Standby, StandbyState
 
 # Long enough for a commit that goes through, short enough to wait for one that does not.
 _HANGS = 1.0
+# What a stop may take on a busy machine: less than the minute after which a server lets go of a
+# standby that does not answer, and than the ten seconds that a hub gives its clients.
+_PROMPTLY = 9.0
 
 
 @every_version
@@ -48,10 +51,8 @@ def test_a_chain_waits_for_its_last_standby(clusters: Clusters, tmp_path: Path) 
         with stopped(standby):
             with pytest.raises(CommitHangs):
                 commit(primary, seconds=_HANGS)
-            begun = time.monotonic()
-            assert chain.hubs[0].stop() == 0
-            assert time.monotonic() - begun < 5
-        assert "the server is shutting down" in chain.hubs[1].text
+            assert chain.hubs[0].stop(_PROMPTLY) == 0
+        chain.hubs[1].await_text("the server is shutting down")
         chain.start_again(0)
         commit(primary)
 
@@ -120,10 +121,8 @@ def test_standbys_leave_and_come(clusters: Clusters, tmp_path: Path) -> None:
         clients.come("s1")
         flushed = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
         assert primary.query(flushed) == [(1,)]
-        wait_until(lambda: bool(list(tmp_path.glob("s1-0/*.partial"))), "WAL comes to s1")
-        for _ in range(5):
-            commit(primary)
-            time.sleep(0.05)
+        wait_until(lambda: decides(tmp_path / "archive", "s1"), "the first decides")
+        commit(primary)
         clients.hang("s1")
         with pytest.raises(CommitHangs):
             commit(primary, seconds=_HANGS)
@@ -132,10 +131,14 @@ def test_standbys_leave_and_come(clusters: Clusters, tmp_path: Path) -> None:
         clients.hang("s2")
         with pytest.raises(CommitHangs):
             commit(primary, seconds=_HANGS)
-        begun = time.monotonic()
-        primary.stop("fast", timeout=10)
-        assert time.monotonic() - begun < 3
-        assert "the server is shutting down" in hub.text
+        primary.stop("fast", timeout=_PROMPTLY)
+        hub.await_text("the server is shutting down")
+
+
+def decides(archive: Path, name: str) -> bool:
+    """Whether a standby of that name is one of those that are waited for."""
+    there = status_of_clients(archive).get(name)
+    return there is not None and there["sync_state"] == "sync"
 
 
 def test_an_end_to_waiting(clusters: Clusters, tmp_path: Path) -> None:
@@ -147,8 +150,8 @@ def test_an_end_to_waiting(clusters: Clusters, tmp_path: Path) -> None:
         hub.await_text("starting log streaming")
         demand(primary, "walstream")
         commit(primary)
-        assert "ANY 1 (s1) has not been met for 1.5 s" in hub.text
-        assert min(commit(primary) for _ in range(3)) < 1
+        hub.await_text("ANY 1 (s1) has not been met for 1.5 s")
+        assert min(commit(primary) for _ in range(3)) < 1.4
         clients.come("s1")
         hub.await_text("is reported by ANY 1 (s1) again")
         commit(primary)
@@ -191,19 +194,25 @@ def test_names_mean_what_they_mean_to_postgresql(clusters: Clusters, tmp_path: P
             wait_until(lambda count=number: streaming(primary) == count, "streaming")  # type: ignore[misc]
         for setting in _SETTINGS:
             demand(primary, setting)
-            rows = primary.query(_STATES)
-            several = [
-                Standby(
-                    *(pid, "u", name, None, 0.0),
-                    state=StandbyState(state),
-                    timeline=3,
-                    flush=LSN.parse(flush),
-                )
-                for pid, (name, state, flush, *_) in enumerate(rows)
-            ]
-            election = elect(setting, *several)
-            ours = [(election.priority_of(each), election.state_of(each)) for each in several]
-            assert ours == [tuple(row[3:]) for row in rows], setting
+            # Each walsender reads the setting in its own time.
+            wait_until(lambda: says_the_same(primary, setting), setting)  # noqa: B023
+
+
+def says_the_same(primary: Cluster, setting: str) -> bool:
+    """Whether a server and we see its standbys alike."""
+    rows = primary.query(_STATES)
+    several = [
+        Standby(
+            *(pid, "u", name, None, 0.0),
+            state=StandbyState(state),
+            timeline=3,
+            flush=LSN.parse(flush),
+        )
+        for pid, (name, state, flush, *_) in enumerate(rows)
+    ]
+    election = elect(setting, *several)
+    ours = [(election.priority_of(each), election.state_of(each)) for each in several]
+    return ours == [tuple(row[3:]) for row in rows]
 
 
 def streaming(primary: Cluster) -> int:

@@ -13,6 +13,7 @@ import pytest_twisted
 
 from tests.integration.attempts import libpq, walstream
 from tests.servers import Clusters, on_versions
+from tests.servers.clusters import reload
 
 # A role for each method, all with the same password, of which there is an md5 hash in two cases.
 METHODS = {
@@ -118,7 +119,7 @@ async def test_as_libpq(clusters: Clusters) -> None:
     primary.allow(
         *(f"host replication {user} 127.0.0.1/32 {method}" for user, method in METHODS.items())
     )
-    primary.reload()
+    reload(primary)
     differences, refused_in_cleartext = [], 0
     cases = [*product(USERS, DEMANDS, PASSWORDS), *product("t", MISTAKES, PASSWORDS[:1])]
     # An empty value is none; but libpq, once it is asked for a password, allows nothing then.

@@ -17,7 +17,7 @@ from tests.integration.load import (
     prepare_pgbench,
 )
 from tests.servers import Clusters
-from tests.servers.daemon import Serving, Walstream, wait_until
+from tests.servers.daemon import Serving, Walstream, await_streaming, wait_until
 from walstream.archive.compression import read_segment
 from walstream.archive.filesystem import FileSystem
 from walstream.embedded import Cluster
@@ -111,7 +111,8 @@ def test_compressed_segments_are_those_of_pg_receivewal(
         receive(primary, ours, "-Z", method, log=tmp_path / "log") as walstream,
         pg_receivewal(clusters.installation, theirs, primary.conninfo()),
     ):
-        walstream.await_text("starting log streaming")
+        for name in ("walstream", "pg_receivewal"):  # both begin with the same segment
+            await_streaming(primary, name)
         for _ in range(2):
             fill(primary, 5)
             wait_until(lambda: len(compressed(ours, "")) == 1, "all compressed but one")

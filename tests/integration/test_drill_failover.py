@@ -81,8 +81,8 @@ def test_a_failover_under_load_loses_nothing(
             primary.query("SELECT pg_create_restore_point('before')")
             under_load.await_commits()
             primary.kill()
+            ours.await_text("trying again")  # the archive has all that will come
             before = len(restoring.restored)
-            ours.await_text("trying again")
             wait_until(lambda: len(restoring.restored) >= before + 4, "the archive's tail replayed")
             standby.promote()
             under_load.primary = standby

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.integration.chain import KEEP, await_true, hub_of
+from tests.integration.chain import KEEP, await_received, hub_of, walreceiver
 from tests.integration.test_drill_failover import load
 from tests.servers import Clusters, every_version
 from tests.servers.clusters import fill
@@ -13,8 +13,6 @@ from tests.servers.comparing import differing
 from tests.servers.daemon import Serving, await_streaming
 from tests.torture.recovery import find_losses
 from walstream.embedded import Cluster
-
-_RECEIVER = "SELECT pid FROM pg_stat_wal_receiver WHERE status = 'streaming'"
 
 
 def start_behind(hub: Serving, backup: Path, *standbys: Cluster) -> None:
@@ -25,9 +23,9 @@ def start_behind(hub: Serving, backup: Path, *standbys: Cluster) -> None:
         standby.start()
 
 
-def walreceivers(standbys: Sequence[Cluster]) -> list[list[tuple[int]]]:
-    """The process of each standby that streams now."""
-    return [each.query(_RECEIVER) for each in standbys]
+def walreceivers(standbys: Sequence[Cluster]) -> list[int]:
+    """The process of each standby that receives WAL, once all of them stream."""
+    return [walreceiver(each) for each in standbys]
 
 
 @every_version
@@ -53,7 +51,7 @@ def test_a_failover_through_the_hub_loses_nothing(clusters: Clusters, directory:
             _, end = hub.end()
             heir.start()
             assert heir.query("SELECT %s::pg_lsn < %s::pg_lsn", lagging_at, end) == [(True,)]
-            await_true(heir, "SELECT pg_last_wal_receive_lsn() >= %s::pg_lsn", end)
+            await_received(heir, hub)
             heir.promote()
             under_load.primary = heir
             under_load.await_commits()

@@ -11,16 +11,19 @@ import psycopg
 from tests.integration.chain import (
     KEEP,
     any_of,
+    await_received,
     await_true,
     follow,
     hub_of,
     running_hub,
     switch_and_crash,
+    walreceiver,
 )
 from tests.integration.load import await_segments, finished_segments
 from tests.integration.test_drill_hub_failover import start_behind, walreceivers
 from tests.integration.test_timelines import assert_contiguous, ranges
 from tests.servers import Clusters
+from tests.servers.clusters import left_alone
 from tests.servers.comparing import await_end, differing
 from tests.servers.daemon import Serving, await_streaming, wait_until
 from tests.servers.restoring import Restoring, restore_wal
@@ -83,11 +86,10 @@ def test_a_forked_primary_and_the_old_one(clusters: Clusters, directory: Path) -
         heir.promote()
         hub.await_text("the two have forked")
         second.restart()  # what the hub has is served
-        await_true(second, "SELECT status = 'streaming' FROM pg_stat_wal_receiver")
-        before = walreceivers([second])
+        walreceiver(second)
+        await_received(second, hub)
         second.promote()
         hub.await_text("switched to timeline 2")
-        assert before
         second.query("INSERT INTO numbers SELECT generate_series(1, 20000)")
         primary.start()
         hub.kill()
@@ -134,6 +136,7 @@ def test_a_hub_and_its_own_standby(clusters: Clusters, directory: Path) -> None:
         assert "is a standby" not in hub.text
         primary.kill()
         hub.await_text(f"the upstream 127.0.0.1:{standby.port} is a standby, and standby, which")
+        await_received(standby, hub)
         standby.promote()
         hub.await_text("switched to timeline 2")
         standby.query("INSERT INTO numbers SELECT generate_series(1, 20000)")
@@ -196,8 +199,9 @@ def test_two_promotions_while_the_hub_was_down(clusters: Clusters, directory: Pa
         if new is second:
             follow(second, first)
         old.query("INSERT INTO numbers SELECT generate_series(1, 20000)")
-        await_end(old, [new, second])
-        old.kill()
+        with left_alone(old):
+            await_end(old, [new, second])
+            old.kill()
         new.promote()
     second.query("INSERT INTO numbers SELECT generate_series(1, 20000)")
     with hub_of(archive, second, port=hub.port) as again:

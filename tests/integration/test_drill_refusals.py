@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tests.integration.chain import await_true, configure
 from tests.integration.test_send import outcome
 from tests.servers import Clusters, every_version
+from tests.servers.clusters import left_alone
 from tests.servers.daemon import Serving, await_streaming, wait_until
 from walstream.embedded import Cluster
 
@@ -17,17 +19,11 @@ _ADMINISTRATOR = "due to administrator command"
 _SETTINGS = {"log_line_prefix": "%e ", "wal_keep_size": "1GB"}
 
 
-def complaint(standby: Cluster, conninfo: str) -> str:
-    """What a standby says when it is to follow that one: SQLSTATE and words."""
-    seen = standby.log.stat().st_size
-    standby.configure({"primary_conninfo": conninfo})
-    if standby.running:
-        standby.reload()
-    else:
-        standby.start()
+def complaint(standby: Cluster, begin: int) -> str:
+    """What a standby says, from that place of its log on: SQLSTATE and words."""
 
     def troubles() -> list[str]:
-        text = standby.log.read_bytes()[seen:].decode()
+        text = standby.log.read_bytes()[begin:].decode()
         return [found for found in _TROUBLE.findall(text) if _ADMINISTRATOR not in found]
 
     wait_until(lambda: bool(troubles()), f"a complaint in {standby.log}")
@@ -35,12 +31,19 @@ def complaint(standby: Cluster, conninfo: str) -> str:
 
 
 def complaints(standby: Cluster, server: Cluster, ours: Serving) -> tuple[str, str]:
-    """What it says of PostgreSQL, and of walstream."""
-    name = "application_name=stray"
-    return (
-        complaint(standby, f"{server.conninfo()} {name}"),
-        complaint(standby, f"{ours.conninfo()} {name}"),
-    )
+    """What it says of PostgreSQL when it is to follow that, and then of walstream."""
+    begin = standby.log.stat().st_size
+    standby.configure({"primary_conninfo": server.conninfo(application_name="stray")})
+    if standby.running:
+        standby.reload()
+    else:
+        standby.start()
+    theirs = complaint(standby, begin)
+    came = ours.sessions("stray")
+    configure(standby, primary_conninfo=ours.conninfo(application_name="stray"))
+    wait_until(lambda: ours.sessions("stray") > came, "it has come to us")
+    # Up to then it may have gone on about the server.
+    return theirs, complaint(standby, standby.log.stat().st_size)
 
 
 @every_version
@@ -53,13 +56,15 @@ def test_a_standby_that_does_not_belong(clusters: Clusters, directory: Path) -> 
         primary.base_backup(base)
         server = clusters.standby_of(base, primary.conninfo(), "server")
         stray = clusters.standby_of(base, primary.conninfo(), "stray")
-        primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 1000) AS n")
-        end = primary.end_of_wal()
-        for standby in (server, stray):
-            standby.wait_for_replay(end)
-        server.configure({"primary_conninfo": ""})
-        server.reload()
-        assert hub.stop() == 0
+        with left_alone(primary):  # the words tell where WAL ends: in both at the same place
+            primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 1000) AS n")
+            end = primary.end_of_wal()
+            for standby in (server, stray):
+                standby.wait_for_replay(end)
+            wait_until(lambda: hub.end() == (1, end), "all of it in the hub")
+            configure(server, primary_conninfo="")
+            await_true(server, "SELECT count(*) = 0 FROM pg_stat_wal_receiver")
+            assert hub.stop() == 0
     with Serving("send", "-D", archive, log=directory / "send") as sender:
         # Three segments ahead.
         for _ in range(3):

@@ -48,7 +48,8 @@ def test_a_whole_life(clusters: Clusters) -> None:
         standby.wait_for_replay(primary.end_of_wal())
     assert standby.query("SELECT count(*), sum(n) FROM numbers") == [(2000, 2001000)]
     # Streamed, and not by way of files: this is how a wrong libpq would show.
-    assert primary.query("SELECT state FROM pg_stat_replication") == [("streaming",)]
+    streams = "SELECT state FROM pg_stat_replication"
+    wait_until(lambda: primary.query(streams) == [("streaming",)], "streaming")
     with timed("kill and crash recovery"):
         primary.kill()
         primary.start()

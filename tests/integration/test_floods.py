@@ -21,7 +21,8 @@ from walstream.embedded import Cluster
 from walstream.embedded.processes import processes_below
 from walstream.formats.lsn import LSN
 
-_SECONDS = 4
+# So long, and until there were so many.
+_SECONDS, _LEAST = 4, 1000
 _MAX_CLIENTS = 30
 
 
@@ -121,9 +122,9 @@ def test_a_flood(clusters: Clusters, tmp_path: Path, processes: str) -> None:
         _read_for(gaps, 1)
         calm, footprint = gaps.longest, Footprint(hub)
         gaps.longest = 0.0
+        arguments = (hub.port, _SECONDS, _LEAST, *(["tls"] if tls else []))
         flood = subprocess.Popen(
-            [sys.executable, "-m", "tests.servers.flood", str(hub.port), str(_SECONDS)]
-            + (["tls"] if tls else []),
+            [sys.executable, "-m", "tests.servers.flood", *map(str, arguments)],
             stdout=subprocess.PIPE,
             text=True,
             cwd=Path(__file__).parents[2],
@@ -136,13 +137,13 @@ def test_a_flood(clusters: Clusters, tmp_path: Path, processes: str) -> None:
         print(f"{made} connections; {footprint.descriptors} descriptors, ", end="")
         print(f"{footprint.grown >> 10} KiB more, ", end="")
         print(f"no WAL for {gaps.longest:.3f} s at most, {calm:.3f} s before")
-        assert made > 1000
+        assert made >= _LEAST
         # Strangers, and what `services.descriptors` keeps for all else.
         assert footprint.descriptors <= _MAX_CLIENTS + 100 + 100, "too many descriptors"
         assert footprint.grown < int(processes) * 24 << 20, "too much memory"
-        # Some 0.2 s on a machine that does nothing else; this one may.
-        assert gaps.longest < 2.0, "the standby had to wait"
-        wait_until(lambda: _end_of(hub) is not None, "open for who means it", 5)
+        # Some 0.2 s on a machine that does nothing else; this one may, and keeps everybody waiting.
+        assert gaps.longest < 2.0 + 20 * calm, "the standby had to wait"
+        wait_until(lambda: _end_of(hub) is not None, "open for who means it", 20)
         reader.report(0)
         _read_for(gaps, 0.2)
         assert client.poll() is None

@@ -13,9 +13,13 @@ from tests.integration.load import (
     without_gap,
 )
 from tests.servers import Clusters, every_version
-from tests.servers.daemon import Serving
+from tests.servers.daemon import Serving, wait_until
 from tests.servers.proxy import Proxy
 from walstream.embedded import Cluster
+
+# What a stop may take on a busy machine: less than the minute after which a server lets go of a
+# standby that does not answer.
+_PROMPTLY = 30.0
 
 # Every row of every table of pgbench, as one number.
 FINGERPRINT = """
@@ -55,8 +59,10 @@ def test_two_standbys_follow_through_the_hub(clusters: Clusters, tmp_path: Path)
         ]
         with pgbench(primary):
             await_segments(archive, 5)
-            senders = primary.query("SELECT application_name, state FROM pg_stat_replication")
-            assert senders == [("walstream", "streaming")]
+            # Once pg_basebackup's are gone.
+            senders = "SELECT application_name, state FROM pg_stat_replication"
+            only = [("walstream", "streaming")]
+            wait_until(lambda: primary.query(senders) == only, "no walsender but the hub's")
             relay.kill()
             with hub(primary, archive, log, port) as again:
                 count = len(finished_segments(archive))
@@ -66,7 +72,7 @@ def test_two_standbys_follow_through_the_hub(clusters: Clusters, tmp_path: Path)
             primary.query("SELECT pg_switch_wal()")
             have_the_same_rows(primary, *standbys)
             # A fast shutdown of the standbys, then of the hub, is not held up by anything.
-            standbys[0].stop("fast", timeout=10)
+            standbys[0].stop("fast", timeout=_PROMPTLY)
             assert once_more.stop() == 0
     assert without_gap(archive)
 
@@ -80,7 +86,7 @@ def test_a_primary_and_its_hub_can_be_stopped_in_any_order(
     with hub(primary, tmp_path / "archive", tmp_path / "log") as relay:
         relay.await_text("starting log streaming")
         standby = clusters.standby(primary, relay.conninfo())
-        primary.stop("fast", timeout=10)
+        primary.stop("fast", timeout=_PROMPTLY)
         primary.start()
         primary.query("UPDATE pgbench_accounts SET abalance = 1")
         have_the_same_rows(primary, standby)
@@ -142,17 +148,22 @@ def test_a_standby_that_was_cut_returns(clusters: Clusters, tmp_path: Path) -> N
         )
         prepare_pgbench(primary)
         have_the_same_rows(primary, cut, brief)
+
+        def cuts() -> int:
+            return relay.text.count("terminating walsender process due to replication timeout")
+
+        before = cuts()  # none, unless the machine is as slow as a standby that hangs
         for standby in (cut, brief):
             standby.signal_all(signal.SIGSTOP)
         with pgbench(primary):
             await_segments(archive, len(finished_segments(archive)) + 10)
         brief.signal_all(signal.SIGCONT)
         have_the_same_rows(primary, brief)
-        relay.await_text("terminating walsender process due to replication timeout")
+        wait_until(lambda: cuts() > before, "it is cut")
         cut.signal_all(signal.SIGCONT)
         have_the_same_rows(primary, cut, brief)
         sessions = [relay.sessions(name) for name in ("cut", "brief")]
-        assert sessions == [2, 1]
+        assert sessions == [cuts() + 1, 1]
 
 
 def test_wal_that_comes_in_pieces(clusters: Clusters, tmp_path: Path) -> None:

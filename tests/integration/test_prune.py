@@ -7,11 +7,12 @@ from pathlib import Path
 
 import psycopg
 
-from tests.integration.load import await_segments, finished_segments
+from tests.integration.load import finished_segments
 from tests.integration.recovery import recover, recovering, tool
 from tests.servers import Clusters
 from tests.servers.daemon import Serving, Walstream, wait_until
 from tests.servers.restoring import restore_wal
+from walstream.embedded import Cluster
 from walstream.formats.segments import SegmentSize
 from walstream.testing.wal import wal_bytes
 from walstream.wire.copydata import WAL_DATA_HEADER_SIZE
@@ -86,6 +87,12 @@ def test_wal_is_kept_for_a_slow_client(tmp_path: Path) -> None:
         second.close()
 
 
+def finish_segment(primary: Cluster, archive: Path) -> None:
+    """Have the last segment finished: all others are archived by then."""
+    last = primary.query("SELECT pg_walfile_name(pg_switch_wal())")[0][0]
+    wait_until(lambda: (archive / last).exists(), "the last segment")
+
+
 def test_what_a_kept_backup_needs_stays(
     clusters: Clusters, directory: Path, tmp_path: Path
 ) -> None:
@@ -100,8 +107,8 @@ def test_what_a_kept_backup_needs_stays(
             primary.query("CREATE TABLE IF NOT EXISTS numbers (n int)")
             primary.query("INSERT INTO numbers SELECT generate_series(1, 20000)")
             primary.base_backup(directory / f"backup{number}", "-X", "none")
-        primary.query("SELECT pg_switch_wal()")
-        await_segments(archive, 8)
+        finish_segment(primary, archive)
+        assert len(numbers(archive)) >= 8
         before = numbers(archive)
         planned = run_tool("prune", "--dry-run", "--keep-backup", directory / "backup1", archive)
         assert numbers(archive) == before
@@ -113,8 +120,7 @@ def test_what_a_kept_backup_needs_stays(
         ]
         assert gone
         primary.query("INSERT INTO numbers VALUES (0)")
-        last = primary.query("SELECT pg_walfile_name(pg_switch_wal())")[0][0]
-        wait_until(lambda: (archive / last).exists(), "the last segment")
+        finish_segment(primary, archive)
         assert ours.stop() == 0
     with recovering(clusters, directory / "backup1", restore_wal(archive)) as recovered:
         recover(recovered)

@@ -13,6 +13,7 @@ import pytest
 from tests.integration.load import finished_segments
 from tests.integration.recovery import Commands, recover, recovering, tool
 from tests.servers import Clusters, every_version
+from tests.servers.clusters import left_alone
 from tests.servers.daemon import Walstream, await_streaming, wait_until
 from tests.servers.restoring import Restorer, restore_wal
 from walstream.archive.codecs import CODECS
@@ -282,8 +283,9 @@ def test_timelines_of_recoveries(archived: Archived, tmp_path: Path) -> None:
     archived.primary.query("SELECT pg_create_restore_point('fork')")
     archived.switch()
     archived.insert(-2)
-    standby.wait_for_replay(archived.primary.end_of_wal())
-    archived.end()
+    with left_alone(archived.primary):
+        standby.wait_for_replay(archived.primary.end_of_wal())
+        archived.end()
     standby.promote()
     standby.query("INSERT INTO numbers VALUES (-3)")
     receive_switched(standby, archive, tmp_path / "second.log")

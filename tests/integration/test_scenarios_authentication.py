@@ -10,7 +10,6 @@ import os
 import pwd
 import re
 import socket
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -23,6 +22,7 @@ from psycopg.conninfo import make_conninfo
 from tests.integration.attempts import authenticated, core, libpq, walstream
 from tests.integration.tls import SSL_REQUEST, small_archive
 from tests.servers import Clusters, on_versions
+from tests.servers.clusters import reload
 from tests.servers.daemon import Serving, Walstream
 from walstream.access.policy import DiskFiles
 from walstream.access.role_store import RoleStore
@@ -271,7 +271,7 @@ async def test_accounts_and_maps(clusters: Clusters, directory: Path, tmp_path: 
         hba=hba, settings={"unix_socket_directories": str(sockets), "log_connections": "on"}
     )
     (primary.data / "pg_ident.conf").write_text("\n".join(ident) + "\n")
-    primary.reload()
+    reload(primary)
     primary.query(";".join(f'CREATE ROLE "{user}" LOGIN REPLICATION' for user in users))
     for name, lines in (("hba", hba), ("ident", ident)):
         (tmp_path / name).write_text("\n".join(lines) + "\n")
@@ -452,9 +452,7 @@ def test_who_has_not_said_who_it_is(tmp_path: Path) -> None:
             for answer in asked(waiting, sender.port, 21):
                 assert answer == b"N"
         waiting.enter_context(socket.create_connection(("127.0.0.1", sender.port)))
-        begin = time.monotonic()
-        assert sender.stop() == 0
-        assert time.monotonic() - begin < 10
+        assert sender.stop(timeout=30) == 0  # less than the minute that a login may take
 
 
 def asked(waiting: ExitStack, port: int, number: int) -> Sequence[bytes]:

@@ -147,7 +147,8 @@ def test_what_is_behind_the_end_is_not_served(
         standby = clusters.standby_of(base, sender.conninfo(), "standby")
         standby.wait_for_replay(end)
         received = "SELECT flushed_lsn, status FROM pg_stat_wal_receiver"
-        assert standby.query(received) == [(str(held), "streaming")]
+        expected = [(str(held), "streaming")]
+        wait_until(lambda: standby.query(received) == expected, f"all of it, up to {held}")
     with running_hub(primary.conninfo(), archive, port=sender.port):
         end = insert(primary, 10)
         standby.wait_for_replay(end)

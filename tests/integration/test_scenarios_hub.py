@@ -29,6 +29,7 @@ from tests.integration.chain import (
     walreceiver,
 )
 from tests.servers import Clusters, every_version, on_versions
+from tests.servers.clusters import left_alone
 from tests.servers.daemon import Serving, wait_until
 from walstream.embedded import Cluster
 
@@ -54,8 +55,9 @@ def test_both_ends_of_a_cascade_are_equal(clusters: Clusters, tmp_path: Path) ->
                 standby.query("INSERT INTO numbers VALUES (1)")
             with pytest.raises(psycopg.errors.FeatureNotSupported, match="during recovery"):
                 standby.query("SELECT * FROM forgotten")
-        senders = primary.query("SELECT application_name FROM pg_stat_replication")
-        assert senders == [("walstream",)]
+        # Once pg_basebackup's is gone.
+        senders = "SELECT application_name FROM pg_stat_replication"
+        wait_until(lambda: primary.query(senders) == [("walstream",)], "one walsender")
         primary.query("CHECKPOINT")
         primary.query("DELETE FROM numbers WHERE n % 2 = 0")
         primary.query("VACUUM numbers")
@@ -224,7 +226,7 @@ def test_a_delayed_a_sleeping_and_a_plain_standby(clusters: Clusters, tmp_path: 
     primary = clusters.primary(settings=KEEP)
     insert(primary, 10)
     archive = tmp_path / "archive"
-    delay = 3.0
+    delay = 4.0
     with running_hub(primary.conninfo(), archive, "--compress", "zstd") as hub:
         plain, delayed, sleeper = (
             clusters.standby(primary, hub.conninfo(application_name=name), name)
@@ -277,6 +279,9 @@ def test_a_backend_is_killed(clusters: Clusters, tmp_path: Path) -> None:
             primary.query("SELECT pg_switch_wal()")
             os.kill(victim.info.backend_pid, signal.SIGKILL)
             victim.execute("COMMIT")
+        # It takes connections up to the moment in which it learns of it.
+        anew = "all server processes terminated; reinitializing"
+        wait_until(lambda: anew in primary.log.read_text(), "the primary starts anew")
         wait_until(lambda: accepts(primary), "the primary is back")
         end = insert(primary, 10)
         standby.wait_for_replay(end)
@@ -309,8 +314,9 @@ class TwoNodes:
 
     def take_turns(self) -> None:
         """The primary crashes, the standby takes over, and the old primary is its standby."""
-        self.catch_up()
-        self.primary.kill()
+        with left_alone(self.primary):
+            self.catch_up()
+            self.primary.kill()
         self.standby.promote()
         self.primary, self.standby = self.standby, self.primary
         self._follow(self.standby)

@@ -23,6 +23,7 @@ from tests.integration.chain import (
 )
 from tests.integration.recovery import is_open
 from tests.servers import Clusters, on_versions
+from tests.servers.clusters import left_alone
 from tests.servers.daemon import Serving, wait_until
 from walstream.embedded import Cluster
 
@@ -162,8 +163,9 @@ def test_timelines_of_recoveries(clusters: Clusters, directory: Path, tmp_path: 
         primary.query("SELECT pg_create_restore_point('fork')")
         primary.query("SELECT pg_switch_wal()")
         add(primary, -2)
-        heir.wait_for_replay(primary.end_of_wal())
-        primary.kill()
+        with left_alone(primary):
+            heir.wait_for_replay(primary.end_of_wal())
+            primary.kill()
         heir.promote()
         hub.await_text("switched to timeline 2")
         add(heir, -3)

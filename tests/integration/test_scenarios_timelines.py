@@ -17,6 +17,7 @@ from tests.integration.chain import (
     KEEP,
     any_of,
     await_true,
+    configure,
     count,
     insert,
     running_hub,
@@ -25,6 +26,7 @@ from tests.integration.chain import (
     walreceiver,
 )
 from tests.servers import Clusters, on_versions
+from tests.servers.clusters import left_alone
 from tests.servers.daemon import wait_until
 from tests.servers.restoring import Restorer, Restoring, restore_wal
 from walstream.embedded import Cluster
@@ -60,14 +62,17 @@ def test_promotions_are_followed_without_a_restart(
     upstream = any_of(first, second, third, target_session_attrs="read-write")
     with running_hub(upstream, archive) as hub:
         for standby in (second, third):
-            standby.configure({"primary_conninfo": hub.conninfo()})
-            standby.reload()
+            configure(standby, primary_conninfo=hub.conninfo())
+            by_hub = "SELECT sender_port = %s FROM pg_stat_wal_receiver WHERE status = 'streaming'"
+            await_true(standby, by_hub, hub.port)
         watcher = clusters.standby(first, hub.conninfo(), "watcher")
-        end = insert(first)
-        for standby in (second, third, watcher):
-            standby.wait_for_replay(end)
         before = [walreceiver(standby) for standby in (third, watcher)]
-        first.kill()
+        insert(first)
+        with left_alone(first):
+            end = first.end_of_wal()
+            for standby in (second, third, watcher):
+                standby.wait_for_replay(end)
+            first.kill()
         second.promote()
         end = insert(second)
         for standby in (third, watcher):

@@ -52,7 +52,7 @@ def test_pg_receivewal_drains_the_archive(clusters: Clusters, tmp_path: Path) ->
     ):
         identical(archive, copy, len(names))
         client.send_signal(signal.SIGINT)  # SIGTERM only from 16 on
-        assert client.wait(10) == 0
+        assert client.wait(30) == 0
         assert sender.stop() == 0
 
 

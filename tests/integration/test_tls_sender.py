@@ -144,7 +144,7 @@ def test_all_the_way(clusters: Clusters, tmp_path: Path, authority: Authority) -
             await_segments(copy, 4)
             identical(archive, copy, 4)
             client.send_signal(signal.SIGINT)
-            assert client.wait(10) == 0
+            assert client.wait(30) == 0
         have_the_same_rows(primary, standby)
         ssl = primary.query(
             "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_replication USING (pid)"

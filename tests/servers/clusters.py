@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from tests.servers.waiting import wait_until
 from walstream.embedded import Account, Cluster, Installation
 
-__all__ = ["Clusters", "Templates", "fill"]
+__all__ = ["Clusters", "Templates", "fill", "left_alone", "reload"]
 
 
 def fill(cluster: Cluster, backup: Path) -> None:
     """Make a copy of a base backup the data directory of a server that has none."""
     cluster.run(["cp", "-a", backup, cluster.data])
     cluster.configure({"port": cluster.port})
+
+
+def reload(server: Cluster) -> None:
+    """Have a server read its files again; whoever connects now meets what they say."""
+    before = server.query("SELECT pg_conf_load_time()")
+    server.reload()
+    wait_until(lambda: server.query("SELECT pg_conf_load_time()") > before, f"{server} reloaded")
+
+
+@contextmanager
+def left_alone(primary: Cluster) -> Iterator[None]:
+    """A server that writes no WAL by itself while the context lasts; it may be killed.
+
+    Its background writer notes every 15 seconds which transactions run, and a checkpoint that a
+    promotion began ends when it ends: WAL that comes when a test has just seen where all of it is.
+    """
+    primary.query("CHECKPOINT")
+    question = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'"
+    wait_until(lambda: len(primary.query(question)) == 1, f"{primary} has a background writer")
+    [(process,)] = primary.query(question)
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGCONT)
 
 
 class Templates:

@@ -8,26 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from tests.servers.waiting import wait_until
 from walstream.embedded import Cluster
 from walstream.embedded.configuration import free_port
 
 __all__ = ["Serving", "Walstream", "await_streaming", "memory_of", "wait_until"]
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 30.0) -> None:
-    """Poll until *condition* holds; *timeout* in seconds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not {what} after {timeout:g} s"
-        time.sleep(0.01)
 
 
 def await_streaming(server: Cluster, name: str = "walstream") -> None:

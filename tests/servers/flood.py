@@ -1,6 +1,7 @@
-"""A flood of clients that mean no good: ``python -m tests.servers.flood PORT SECONDS [tls]``.
+"""A flood of clients that mean no good: ``python -m tests.servers.flood PORT SECONDS LEAST [tls]``.
 
-Prints how many connections it made. A process of its own, so that it slows nobody who measures.
+It floods for so long, and until it has made so many connections, and prints how many these were. A
+process of its own, so that it slows nobody who measures.
 """
 
 from __future__ import annotations
@@ -148,12 +149,12 @@ class Flood:
                 lambda: _TLSClient(self._random.choice(_WORDS), direct=False),
             ]
 
-    def go(self, seconds: float) -> None:
-        """For that long."""
+    def go(self, seconds: float, least: int) -> None:
+        """For that long, and until it has made so many."""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2 * _OPEN), hard))
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while time.monotonic() < end or self.made < least:
             self._connect()
             for _ in range(5):
                 self._go_on()
@@ -180,8 +181,8 @@ class Flood:
 def main() -> None:
     """Flood."""
     os.nice(5)
-    flood = Flood(int(sys.argv[1]), tls="tls" in sys.argv[3:])
-    flood.go(float(sys.argv[2]))
+    flood = Flood(int(sys.argv[1]), tls="tls" in sys.argv[4:])
+    flood.go(float(sys.argv[2]), int(sys.argv[3]))
     print(flood.made)
 
 

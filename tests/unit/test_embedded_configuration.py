@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from functools import partial
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -41,3 +43,11 @@ class FreePortTests(SynchronousTestCase):
     def test_the_port_is_none_that_outgoing_connections_get(self) -> None:
         """The port lies below those that the system gives to outgoing connections."""
         self.assertTrue(all(free_port() < 32768 for _ in range(20)))
+
+    def test_no_port_is_given_twice(self) -> None:
+        """Who has one may bind it later: neither this process nor another is given it meanwhile."""
+        found: list[int] = []
+        for process in (100, 101):
+            self.patch(os, "getpid", partial(int, process))
+            found += [free_port() for _ in range(150)]
+        self.assertEqual(len(set(found)), 300)

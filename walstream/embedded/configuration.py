@@ -5,9 +5,11 @@ Source: PostgreSQL's documentation, "Setting Parameters" and "The pg_hba.conf Fi
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from collections.abc import Mapping
+from itertools import count
 
 from walstream.embedded.processes import EmbeddedError
 
@@ -33,20 +35,27 @@ FAST_SETTINGS: Mapping[str, str] = {
 
 # Below the ports that systems give to outgoing connections: one of those could take a server's
 # port while it is down, and a client that retries could even be connected to itself.
-_PORTS = range(10200, 32768)
-_ATTEMPTS = 100
+_PORTS = range(10200, 32728)
+# Each process has a part of them to itself, and takes them in turn: nobody else is given one that
+# has no listener yet, or none at the moment. Processes that were started together have different
+# parts.
+_PARTS = 64
+_PART = len(_PORTS) // _PARTS
+_turns = count(random.randrange(_PART))
 
 
 def free_port() -> int:
-    """A loopback port that nothing listens on at this moment."""
-    for port in random.sample(_PORTS, _ATTEMPTS):
+    """A loopback port that nothing listens on, and that was not given out for a long while."""
+    ports = _PORTS[os.getpid() % _PARTS :: _PARTS]
+    for _ in ports:
+        port = ports[next(_turns) % _PART]
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port
-    raise EmbeddedError(f"no free port among {_ATTEMPTS} tried from {_PORTS[0]} to {_PORTS[-1]}")
+    raise EmbeddedError(f"no free port among {_PART} from {ports[0]} to {ports[-1]}")
 
 
 def settings_text(settings: Mapping[str, str | int]) -> str:

@@ -117,7 +117,8 @@ async def test_as_libpq(clusters: Clusters) -> None:
             f" CREATE ROLE {user} LOGIN REPLICATION PASSWORD 'sesame'"
         )
     primary.allow(
-        *(f"host replication {user} 127.0.0.1/32 {method}" for user, method in METHODS.items())
+        "host all postgres 127.0.0.1/32 trust",
+        *(f"host replication {user} 127.0.0.1/32 {method}" for user, method in METHODS.items()),
     )
     reload(primary)
     differences, refused_in_cleartext = [], 0

@@ -89,6 +89,7 @@ def test_wal_is_kept_for_a_slow_client(tmp_path: Path) -> None:
 
 def finish_segment(primary: Cluster, archive: Path) -> None:
     """Have the last segment finished: all others are archived by then."""
+    primary.query("SELECT pg_logical_emit_message(true, 'something', 'is in it')")
     last = primary.query("SELECT pg_walfile_name(pg_switch_wal())")[0][0]
     wait_until(lambda: (archive / last).exists(), "the last segment")
 

@@ -184,6 +184,7 @@ def test_a_timeline_is_left_in_a_record(
     with receive(both, archive, log=tmp_path / "log") as ours:
         ours.await_text("starting log streaming")
         primary.base_backup(base, "-X", "none")
+        standby.wait_for_replay(primary.end_of_wal())
         die_in_a_record(primary, archive)
         standby.promote()
         ours.await_text("switched to timeline 2")

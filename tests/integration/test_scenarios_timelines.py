@@ -144,6 +144,7 @@ def test_the_next_timeline_lacks_a_record_begun(clusters: Clusters, tmp_path: Pa
     with running_hub(upstream, archive) as hub:
         other = clusters.standby(primary, hub.conninfo(), "other")
         walreceiver(other)
+        successor.wait_for_replay(primary.end_of_wal())
         die_in_a_record(primary, archive)
         successor.promote()
         hub.await_text("switched to timeline 2")

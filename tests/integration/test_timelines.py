@@ -14,6 +14,7 @@ import psycopg
 from tests.integration.chain import KEEP, any_of, follow, switch_and_crash
 from tests.integration.load import await_segments, finished_segments, identical
 from tests.servers import Clusters, every_version
+from tests.servers.clusters import left_alone
 from tests.servers.daemon import Serving, Walstream, await_streaming, wait_until
 
 
@@ -120,14 +121,15 @@ def test_two_promotions_while_we_were_down(clusters: Clusters, tmp_path: Path) -
         primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 50000) AS n")
         await_segments(archive, 1)
         assert ours.stop() == 0
-    for old, new in ((primary, first), (first, second)):
-        if new is second:
-            follow(second, first)
-        old.query("INSERT INTO numbers SELECT generate_series(1, 20000)")
-        end = old.end_of_wal()
-        for standby in (first, second) if new is first else (second,):
-            standby.wait_for_replay(end)
-        new.promote()
+    with left_alone(primary):  # or second would have more of timeline 1 than first
+        for old, new in ((primary, first), (first, second)):
+            if new is second:
+                follow(second, first)
+            old.query("INSERT INTO numbers SELECT generate_series(1, 20000)")
+            end = old.end_of_wal()
+            for standby in (first, second) if new is first else (second,):
+                standby.wait_for_replay(end)
+            new.promote()
     history = second.data / "pg_wal" / "00000002.history"
     content = history.read_bytes()
     history.unlink()
@@ -159,6 +161,7 @@ def test_an_unfinished_record_is_no_fork(clusters: Clusters, tmp_path: Path) -> 
 
     with Walstream(*arguments, log=tmp_path / "log") as ours:
         ours.await_text("starting log streaming")
+        standby.wait_for_replay(primary.end_of_wal())
         writing = Thread(target=write_much)
         writing.start()
         await_segments(archive, 4)

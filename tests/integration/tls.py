@@ -104,7 +104,7 @@ def raw(port: int, *pieces: bytes) -> bytes:
             with contextlib.suppress(ConnectionError):
                 answer += connection.recv(4096)
         with contextlib.suppress(ConnectionError, TimeoutError):
-            connection.settimeout(1)
+            connection.settimeout(5)
             while more := connection.recv(4096):
                 answer += more
         return answer

@@ -32,7 +32,7 @@ from walstream.testing.transport import FlowTransport
 
 Kind = Literal["tcp", "tls"]
 
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 30.0
 # A real connection is quiet when nothing has happened in so many turns of the reactor, at least
 # so long apart. Both ends live in one reactor, so that a slow machine slows the counting too.
 QUIET_TURNS = 8

@@ -104,11 +104,11 @@ async def _opened(path: Path) -> ArchiveDirectory:
 
 
 async def _until(condition: Any) -> None:
-    for _ in range(500):
+    for _ in range(3000):
         if condition():
             return
         await deferLater(reactor, 0.01, lambda: None)
-    raise AssertionError("it has not happened within five seconds")
+    raise AssertionError("it has not happened within half a minute")
 
 
 @pytest_twisted.ensureDeferred

@@ -46,7 +46,7 @@ def paths(tmp_path: Path) -> ArchivePaths:
 
 async def until(happened: Callable[[], bool]) -> None:
     """Wait until something is so."""
-    give_up = reactor.seconds() + 10
+    give_up = reactor.seconds() + 30
     while not happened():
         assert reactor.seconds() < give_up
         await deferLater(reactor, 0.005)

@@ -153,7 +153,7 @@ async def between(sender: Sender, end: Callable[[Receiver], object]) -> Receiver
 
 async def until(happened: Callable[[], bool]) -> None:
     """Wait until something is so."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not happened():
         assert time.monotonic() < deadline
         await deferLater(running, 0.002)

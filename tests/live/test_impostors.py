@@ -241,7 +241,7 @@ async def receive(place: str, archive: Path, conninfo: str = "") -> str:
     service = assembly.receive(reactor, archive, upstream, settings, retry=False, control="none")
     service.startService()
     over: Deferred[Any] = service.finished()
-    over.addTimeout(10.0, reactor)
+    over.addTimeout(30.0, reactor)
     try:
         return str(await over)
     except Exception as error:

@@ -161,7 +161,7 @@ async def try_login(login: Login, archive: Path, files: Mapping[str, str]) -> tu
     )
     service.startService()
     try:
-        await service.finished().addTimeout(10.0, reactor)
+        await service.finished().addTimeout(30.0, reactor)
         said = "nothing"
     except Exception as error:
         said = f"{error} {error!r}"

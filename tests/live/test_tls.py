@@ -95,7 +95,7 @@ class Served:
 
 async def until(happened: Any) -> None:
     """Wait until something is so."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not happened():
         assert time.monotonic() < deadline
         await deferLater(running, 0.002)

@@ -34,7 +34,12 @@ def left_alone(primary: Cluster) -> Iterator[None]:
     Its background writer notes every 15 seconds which transactions run, and a checkpoint that a
     promotion began ends when it ends: WAL that comes when a test has just seen where all of it is.
     """
-    primary.query("CHECKPOINT")
+    at_work = (
+        "SELECT FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
+        " AND wait_event IS DISTINCT FROM 'CheckpointerMain'"
+    )
+    if primary.query(at_work):
+        primary.query("CHECKPOINT")  # hurries it
     question = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'"
     wait_until(lambda: len(primary.query(question)) == 1, f"{primary} has a background writer")
     [(process,)] = primary.query(question)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import signal
 import threading
 import time
 import zlib
@@ -222,17 +224,30 @@ def promotion_in_a_record(stage: Stage) -> Observed:
 
 def die_in_a_record(primary: Cluster, archive: Path) -> None:
     """Kill the primary while it writes a record of which segments are archived already."""
+    connection = primary.connect()
+    writes = connection.info.backend_pid
+    [(begin, name)] = primary.query(
+        "SELECT lsn, pg_walfile_name(lsn) FROM pg_current_wal_lsn() AS lsn"
+    )
 
     def write() -> None:
         with suppress(psycopg.Error):
-            primary.query("SELECT pg_logical_emit_message(false, '', repeat('x', 400000000))")
+            connection.execute("SELECT pg_logical_emit_message(false, '', repeat('x', 200000000))")
+
+    def is_in_the_record() -> bool:
+        # It has a little time again and again: left alone it could be done before we look.
+        os.kill(writes, signal.SIGCONT)
+        time.sleep(0.02)
+        os.kill(writes, signal.SIGSTOP)
+        return primary.query("SELECT pg_current_wal_lsn() - %s > 8000000", begin) == [(True,)]
 
     writer = threading.Thread(target=write)
     writer.start()
-    before = len(list(archive.glob("?" * 24)))
-    wait_until(lambda: len(list(archive.glob("?" * 24))) > before + 3, "in the record")
+    wait_until(is_in_the_record, "in the record")
+    wait_until(lambda: sum(path.name > name for path in archive.glob("?" * 24)) > 3, "archived", 60)
     primary.kill()
     writer.join()
+    connection.close()
 
 
 # 4, 4b, 4c: a primary that waits.

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 
-import psycopg
-
+from tests.defects.scenes import die_in_a_record
 from tests.integration.chain import (
     KEEP,
     any_of,
@@ -19,7 +16,7 @@ from tests.integration.chain import (
     switch_and_crash,
     walreceiver,
 )
-from tests.integration.load import await_segments, finished_segments
+from tests.integration.load import finished_segments
 from tests.integration.test_drill_hub_failover import start_behind, walreceivers
 from tests.integration.test_timelines import assert_contiguous, ranges
 from tests.servers import Clusters
@@ -159,11 +156,7 @@ def test_a_record_that_never_became_whole(clusters: Clusters, directory: Path) -
         primary.query("CREATE TABLE numbers AS SELECT generate_series(1, 20000) AS n")
         await_end(primary, (heir, other))
         before = walreceivers([other])
-        writing = Thread(target=_write_much, args=(primary,))
-        writing.start()
-        await_segments(archive, 4)
-        primary.kill()
-        writing.join()
+        die_in_a_record(primary, archive)
         hub.await_text("trying again")
         for standby in (heir, other):
             await_true(standby, "SELECT pg_last_wal_receive_lsn() = %s::pg_lsn", hub.end()[1])
@@ -174,12 +167,6 @@ def test_a_record_that_never_became_whole(clusters: Clusters, directory: Path) -
         assert not differing(heir, [other])
         assert walreceivers([other]) == before
     assert_contiguous(archive, 1, 2)
-
-
-def _write_much(primary: Cluster) -> None:
-    """Write one record of 200 MB; each segment of it is flushed, and sent, when it is full."""
-    with suppress(psycopg.Error):
-        primary.query("SELECT pg_logical_emit_message(false, 'x', repeat('x', 200000000))")
 
 
 def test_two_promotions_while_the_hub_was_down(clusters: Clusters, directory: Path) -> None:

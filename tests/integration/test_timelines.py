@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
-import psycopg
-
+from tests.defects.scenes import die_in_a_record
 from tests.integration.chain import KEEP, any_of, follow, switch_and_crash
 from tests.integration.load import await_segments, finished_segments, identical
 from tests.servers import Clusters, every_version
@@ -154,19 +151,10 @@ def test_an_unfinished_record_is_no_fork(clusters: Clusters, tmp_path: Path) -> 
     hosts = any_of(primary, standby, target_session_attrs="read-write")
     arguments = ("receive", "-d", hosts, "-D", archive, "--synchronous")
 
-    def write_much() -> None:
-        # One record of 200 MB; each segment of it is flushed, and sent, when it is full.
-        with suppress(psycopg.Error):
-            primary.query("SELECT pg_logical_emit_message(false, 'x', repeat('x', 200000000))")
-
     with Walstream(*arguments, log=tmp_path / "log") as ours:
         ours.await_text("starting log streaming")
         standby.wait_for_replay(primary.end_of_wal())
-        writing = Thread(target=write_much)
-        writing.start()
-        await_segments(archive, 4)
-        primary.kill()
-        writing.join()
+        die_in_a_record(primary, archive)
         standby.promote()
         ours.await_text("inside a record that never became whole")
         ours.await_text("switched to timeline 2")

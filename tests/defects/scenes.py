@@ -223,11 +223,20 @@ def promotion_in_a_record(stage: Stage) -> Observed:
 
 
 def die_in_a_record(primary: Cluster, archive: Path) -> None:
-    """Kill the primary while it writes a record of which segments are archived already."""
+    """Kill the primary while it writes a record of which segments are archived already.
+
+    What it has sent ends within a segment. At the end of one, a standby waits until the next
+    timeline has come as far, and then it panics, behind PostgreSQL as well.
+    """
     connection = primary.connect()
-    writes = connection.info.backend_pid
     [(begin, name)] = primary.query(
         "SELECT lsn, pg_walfile_name(lsn) FROM pg_current_wal_lsn() AS lsn"
+    )
+    senders = [pid for (pid,) in primary.query("SELECT pid FROM pg_stat_replication")]
+    sent = (
+        "SELECT bool_and(sent_lsn - %s > 8000000"
+        " AND (sent_lsn - '0/0') %% pg_size_bytes(current_setting('wal_segment_size')) <> 0),"
+        " pg_walfile_name(min(sent_lsn)) FROM pg_stat_replication"
     )
 
     def write() -> None:
@@ -235,11 +244,20 @@ def die_in_a_record(primary: Cluster, archive: Path) -> None:
             connection.execute("SELECT pg_logical_emit_message(false, '', repeat('x', 200000000))")
 
     def is_in_the_record() -> bool:
-        # It has a little time again and again: left alone it could be done before we look.
-        os.kill(writes, signal.SIGCONT)
+        # They have a little time again and again: left alone all could be done before we look. Who
+        # sends is stopped first, while there is more to send: it ends at that of a segment, else.
+        for process in (*senders, connection.info.backend_pid):
+            os.kill(process, signal.SIGCONT)
         time.sleep(0.02)
-        os.kill(writes, signal.SIGSTOP)
-        return primary.query("SELECT pg_current_wal_lsn() - %s > 8000000", begin) == [(True,)]
+        for process in (*senders, connection.info.backend_pid):
+            os.kill(process, signal.SIGSTOP)
+        [(is_inside, last)] = primary.query(sent, begin)
+        patience = time.monotonic() + 1 if is_inside else 0
+        while time.monotonic() < patience:
+            if any(archive.glob(f"{last}*")):
+                return True
+            time.sleep(0.01)
+        return False  # or it is sent as far as that, but still in a buffer that dies with it
 
     writer = threading.Thread(target=write)
     writer.start()

@@ -26,6 +26,8 @@ from walstream.wire.startup import SSL_REQUEST_CODE, startup_message
 _OPEN: Final = 2000
 # So many of the last ones are gone on with: who is let in at all answers at once.
 _YOUNG: Final = 40
+# Seconds that it takes longer at most: nobody may be there any more.
+_PATIENCE: Final = 60.0
 _LOGIN: Final = startup_message({"user": "flood", "replication": "true"})
 _SSL: Final = (8).to_bytes(4, "big") + SSL_REQUEST_CODE.to_bytes(4, "big")
 
@@ -150,11 +152,11 @@ class Flood:
             ]
 
     def go(self, seconds: float, least: int) -> None:
-        """For that long, and until it has made so many."""
+        """For that long, and until it has made so many, if it can make them at all."""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2 * _OPEN), hard))
         end = time.monotonic() + seconds
-        while time.monotonic() < end or self.made < least:
+        while time.monotonic() < (end if self.made >= least else end + _PATIENCE):
             self._connect()
             for _ in range(5):
                 self._go_on()

@@ -93,10 +93,11 @@ class Interceptor:
                 self._relay(client, server)
 
     def _reach(self) -> ssl.SSLSocket:
-        server = socket.create_connection(("127.0.0.1", self._target), 10)
-        server.sendall(_SSL_REQUEST)
-        assert server.recv(1) == b"S"
-        return ssl._create_unverified_context().wrap_socket(server)
+        # TLS takes it over. Until then it is ours to close: a server may be stopped at any moment.
+        with socket.create_connection(("127.0.0.1", self._target), 10) as server:
+            server.sendall(_SSL_REQUEST)
+            assert server.recv(1) in (b"S", b""), "it has TLS"
+            return ssl._create_unverified_context().wrap_socket(server)
 
     def _note(self, data: bytes) -> bytes:
         self.heard += data
